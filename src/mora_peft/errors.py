@@ -1,0 +1,31 @@
+"""The one exception for what a person can put right: its message is a single sentence that says how."""
+
+import errno
+
+# What a full disk, a used-up quota and a file-size limit look like from Python, and through libraries that wrap them.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_WORDS = (
+    "no space left",
+    "disk quota exceeded",
+    "file too large",
+    "os error 28",
+    "file write failed",
+    "writing file",
+)
+
+
+class UserError(ValueError):
+    """Bad input: one sentence that names the value, says what was expected and what to do."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether `error`, or anything that caused it, says that no more could be written.
+
+    Safetensors and torch.save report a full disk as errors of their own, hence the words.
+    """
+    while error is not None:
+        words = str(error).lower()
+        if (isinstance(error, OSError) and error.errno in _FULL) or any(word in words for word in _FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
