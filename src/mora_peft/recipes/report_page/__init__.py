@@ -1,0 +1,1 @@
+"""The parts of the comparison page: its numbers, its headline, its charts, its templates."""
