@@ -19,7 +19,11 @@ def main(argv: list[str]) -> int:
 
     try:
         print(build_report(load_results(options.results), options.output))
-    except (UserError, OSError) as error:
-        print(f"mora report: {error}", file=sys.stderr)
-        return BAD_INPUT
-    return OK
+    except UserError as error:
+        sentence = str(error)
+    except OSError as error:
+        sentence = f"{options.output} cannot be written: {error.strerror}."
+    else:
+        return OK
+    print(f"mora report: {sentence}", file=sys.stderr)
+    return BAD_INPUT

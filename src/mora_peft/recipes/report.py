@@ -7,6 +7,7 @@ The page is a list of sections; each is a function from a Comparison to a title 
 import json
 import os
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -32,8 +33,8 @@ def load_results(paths: list[Path]) -> list[dict]:
         found = sorted(path.rglob("run.json")) if path.is_dir() else [path]
         if not found:
             raise UserError(f"There is no run.json in {path}: give a folder that `mora compare` wrote.")
-        files += [file for file in found if file not in files]
-    return [load_result(file) for file in files]
+        files += [file.resolve() for file in found]
+    return [load_result(file) for file in dict.fromkeys(files)]
 
 
 def load_result(file: Path) -> dict:
@@ -41,6 +42,8 @@ def load_result(file: Path) -> dict:
         result = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"There is no file {file}: give a run.json, or a folder that holds some.") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not the JSON of a run: {error}.") from None
     if not isinstance(result, dict):
@@ -59,14 +62,7 @@ def build_report(results: list[dict], output: Path) -> Path:
     """
     comparisons = gather(results)
     output = Path(output)
-    page = jinja2.Environment(
-        loader=jinja2.PackageLoader("mora_peft.recipes", "report_page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("page.html")
-    html = page.render(
+    html = template().render(
         title=", ".join(comparison.task for comparison in comparisons),
         created=datetime.now(UTC).strftime("%-d %B %Y"),
         parts=[part(comparison) for comparison in comparisons],
@@ -80,6 +76,16 @@ def build_report(results: list[dict], output: Path) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return output
+
+
+@cache
+def template() -> jinja2.Template:
+    """The page's template; every value put into it is escaped."""
+    loader = jinja2.PackageLoader("mora_peft.recipes", "report_page")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html")
 
 
 def part(comparison: Comparison) -> dict:

@@ -3,6 +3,7 @@
 Everything here reads the dict of a `run.json` tolerantly: a missing, null or non-finite value is None, never an error.
 """
 
+import json
 import math
 import re
 from collections import Counter
@@ -154,16 +155,18 @@ def gather(results: list[dict]) -> list[Comparison]:
     """
     if not results:
         raise UserError("There is no result to report: give at least one run.json, or a folder that holds some.")
-    named: dict[tuple, dict] = {}
+    named: dict[tuple, str] = {}
     grouped: dict[tuple, list[dict]] = {}
     for run in results:
-        task, name = str(run.get("task") or "unnamed task"), run.get("run")
-        if name and named.setdefault((task, name), run) is not run:
-            if named[task, name] == run:
+        task, name = str(run.get("task") or "unnamed task"), str(run.get("run") or "")
+        content = json.dumps(run, sort_keys=True, default=str)  # as text, where NaN equals NaN
+        if name and (task, name) in named:
+            if named[task, name] == content:
                 continue
             raise UserError(f"Two different results are called {name!r}: report them on separate pages, or rename one.")
+        named[task, name] = content
         label = str(run.get("label") or run.get("method") or name or "unnamed method")
-        family = re.sub(r"[-_]?seed[-_]?\d+", "", str(name)) if name else label
+        family = re.sub(r"[-_]?seed[-_]?\d+", "", name) if name else label
         grouped.setdefault((task, label, family), []).append(run)
 
     shared = Counter((task, label) for task, label, _ in grouped)
