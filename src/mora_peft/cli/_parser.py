@@ -5,6 +5,7 @@ import signal
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -41,10 +42,10 @@ def run_command(
 
 
 def parse(name: str, config_class: type, argv: list[str], positional: bool = False) -> Any:
-    """An instance of `config_class` from command-line words; UserError names a wrong option and the nearest right one."""
+    """An instance of `config_class` from command-line words; UserError names a wrong option and the nearest one."""
     parser = build_parser(name, config_class, positional)
     try:
-        found = parser.instantiate(parser.parse_args(argv)).as_dict()
+        found = parser.instantiate(parser.parse_args(_with_values(argv, config_class))).as_dict()
     except ArgumentError as error:
         raise UserError(_one_sentence(str(error), parser)) from None
     found.pop("config", None)
@@ -63,6 +64,16 @@ def nearest(word: str, known: list[str]) -> str:
     """', did you mean X?' for the known word nearest to `word`, or nothing where none is near."""
     found = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {found[0]}?" if found else "."
+
+
+def _with_values(argv: list[str], config_class: type) -> list[str]:
+    """`argv` with a bare `--fresh`, or any other switch, written out as `--fresh=true`."""
+    switches = {f"--{field.name}" for field in fields(config_class) if field.type is bool}
+    followed = [*argv[1:], "--"]
+    return [
+        f"{word}=true" if word in switches and next_word.startswith("-") else word
+        for word, next_word in zip(argv, followed, strict=True)
+    ]
 
 
 def _summary(config_class: type) -> str:

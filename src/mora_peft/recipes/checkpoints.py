@@ -1,0 +1,40 @@
+"""Checkpoints that are whole or not there: a folder lists its own files, and one cut short is passed over."""
+
+import json
+import shutil
+from pathlib import Path
+
+_MANIFEST = "manifest.json"
+_KEPT = 2  # the last one, and the one before should the last be damaged
+
+
+def seal(folder: Path) -> None:
+    """List the files of a complete checkpoint, with their sizes, in the checkpoint."""
+    sizes = {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    (folder / _MANIFEST).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file that the checkpoint was sealed with is there in its full size."""
+    try:
+        sizes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def latest(output: Path) -> Path | None:
+    """The newest whole checkpoint under `output`, or None."""
+    return next(filter(is_whole, reversed(_all(output))), None)
+
+
+def drop_old(output: Path) -> None:
+    """Remove all but the last whole checkpoints."""
+    for folder in [folder for folder in _all(output) if is_whole(folder)][:-_KEPT]:
+        shutil.rmtree(folder)
+
+
+def _all(output: Path) -> list[Path]:
+    """The checkpoint folders under `output`, oldest first."""
+    found = [folder for folder in output.glob("checkpoint-*") if folder.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))

@@ -1,0 +1,81 @@
+"""Where a result comes from: versions, git revision, device, and a fingerprint of what it was asked to do."""
+
+import hashlib
+import json
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+# Settings that say where and how a run is written down, and leave the trained weights and the measurements alone.
+_BESIDE_THE_POINT = ("output", "fresh", "checkpoint_every", "report_to")
+
+
+def fingerprint(config: dict[str, Any]) -> str:
+    """A hash of the settings that decide a run's result, the contents of its local data files included."""
+    digest = hashlib.sha256()
+    settings = {name: value for name, value in config.items() if name not in _BESIDE_THE_POINT}
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for source in filter(None, (config.get("data"), config.get("eval_data"))):
+        path = Path(source)
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in filter(Path.is_file, files):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that a result depends on; None for one that is not installed."""
+    return {name.replace("-", "_"): _version(name) for name in ("mora-peft", "torch", "peft", "transformers", "trl")}
+
+
+def git_revision() -> str | None:
+    """The commit this package was checked out at, with `+changes` if files differ; None outside a checkout."""
+    here = Path(__file__).parent
+    revision = _output(["git", "-C", str(here), "rev-parse", "HEAD"])
+    if revision is None or _output(["git", "-C", str(here), "ls-files", "--error-unmatch", __file__]) is None:
+        return None
+    return revision + ("+changes" if _output(["git", "-C", str(here), "status", "--porcelain", "-uno"]) else "")
+
+
+def device() -> str:
+    """The hardware that computes here, in words: 'cpu: AMD EPYC 9R14, 1 thread', or 'cuda: NVIDIA H100'."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator is not None:
+        name = torch.cuda.get_device_name() if accelerator.type == "cuda" else platform.machine()
+        return f"{accelerator.type}: {name}"
+    threads = torch.get_num_threads()
+    return f"cpu: {_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _output(command: list[str]) -> str | None:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,78 @@
+"""What all runs of a comparison share, in one dataclass: the model, the rows, the budget and the training."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """Settings of a training run that do not depend on its method.
+
+    Args:
+        output: Folder that the results are written to.
+        model: Base model, a local folder or a hub id.
+        task: Where rows and metric come from: `memorization`, or none to train on `data` and measure its loss.
+        data: Rows to learn: a JSONL file (prompt/completion, messages, text or key/value), a CSV file of the same
+            fields, a folder of .txt and .md files, or a hub data set as owner/name or owner/name:split.
+        eval_data: Rows to measure on, in the same forms; without it a task's own, and without a task none.
+        task_options: Options of the task. For memorization: facts and pairs (how many of each are made), digits (of
+            a pair's key and value; 32 makes a UUID), seed, group (measure one kind only).
+        r: Parameter budget: as many parameters as a LoRA of this rank has over the target modules.
+        target_modules: The linear layers to adapt: all-linear, a list of names, or a regular expression.
+        seed: Seed of initialization, dropout and data order.
+        steps: Optimizer steps.
+        batch_size: Rows a step and device.
+        gradient_accumulation: Batches added up to one step.
+        max_length: Longest row in tokens; longer ones are cut.
+        schedule: Shape of the learning rate over the steps.
+        warmup: Warm-up of the learning rate, in steps, or as a share of all steps if below 1.
+        weight_decay: AdamW's weight decay.
+        max_grad_norm: Gradients longer than this are scaled down.
+        dtype: Of the frozen base model; what is trained is float32. Automatic is bfloat16 where the hardware computes
+            in it, float32 elsewhere.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
+        evaluate_every: Steps between measurements; there is always one before training and one after.
+        evaluate_rows: Measure on so many rows only.
+        evaluate_batch_size: Rows measured at once.
+        checkpoint_every: Steps between checkpoints, from which an interrupted run goes on.
+        log_every: Steps between logged losses.
+        report_to: Where Transformers also sends the logs: tensorboard, trackio, wandb.
+        fresh: Start anew where the output folder already holds a run.
+    """
+
+    output: str
+    model: str
+    task: str | None = None
+    data: str | None = None
+    eval_data: str | None = None
+    task_options: dict[str, Any] = field(default_factory=dict)
+    r: int = 8
+    target_modules: str | list[str] = "all-linear"
+    seed: int = 0
+    steps: int = 200
+    batch_size: int = 16
+    gradient_accumulation: int = 1
+    max_length: int = 512
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gradient_checkpointing: bool = False
+    evaluate_every: int = 50
+    evaluate_rows: int | None = None
+    evaluate_batch_size: int = 64
+    checkpoint_every: int = 50
+    log_every: int = 1
+    report_to: list[str] = field(default_factory=list)
+    fresh: bool = False
+
+    def __post_init__(self):
+        from mora_peft.errors import UserError
+
+        for name in ("r", "steps", "batch_size", "gradient_accumulation", "max_length", "evaluate_every",
+                     "evaluate_batch_size", "checkpoint_every", "log_every"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.task is None and self.data is None:
+            raise UserError("There is nothing to learn: give --data FILE, or --task memorization.")

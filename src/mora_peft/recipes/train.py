@@ -1,0 +1,282 @@
+"""Teach a model with one method: the whole of `mora train`, from settings to an adapter and a run.json."""
+
+import json
+import shutil
+import statistics
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mora_peft.errors import UserError
+
+from . import checkpoints, provenance
+from .files import whole_folder, write_json
+from .methods import METHODS, apply, label, method_named
+from .settings import Settings
+from .tasks import task_named, task_options
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .methods import Tuned
+    from .trainer import RecipeTrainer
+
+EXAMPLES = 8
+
+
+@dataclass(kw_only=True)
+class TrainConfig(Settings):
+    """Teach a model with one method, and go on from the last checkpoint if interrupted.
+
+    Args:
+        method: How to fine-tune: mora, lora, full or prompt.
+        method_options: Options of the method's PEFT configuration, such as operator and fold for mora.
+        learning_rate: Peak learning rate; without it a first guess of the method's own.
+    """
+
+    method: str = "mora"
+    method_options: dict[str, Any] = field(default_factory=dict)
+    learning_rate: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.learning_rate = self.learning_rate or method_named(self.method).learning_rate
+
+
+def train(config: TrainConfig) -> Path:
+    """Train as `config` says and return its output folder.
+
+    The folder then holds `adapter/` (or `model/` for full fine-tuning) in safetensors, and `run.json`. An interrupted
+    run goes on from its last whole checkpoint, to the same weights as if it had not been interrupted. A finished one is
+    not repeated. A diverged one leaves a run.json that says so. Raises UserError for bad settings, bad data, a full
+    disk, and a folder that holds a run with other settings.
+    """
+    output = Path(config.output)
+    if _is_done(output, config):
+        print(f"{output} already holds this run, finished: {_summary(read_run(output))}")
+        return output
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    trainer, tuned, rows = _prepare(config)
+    resume = checkpoints.latest(output)
+    if resume:
+        print(f"Going on from {resume}.", flush=True)
+    from .trainer import Diverged
+
+    trainer.args.eval_on_start = resume is None
+    status, message = "finished", None
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except Diverged as error:
+        status, message = "diverged", str(error)
+    artifact = output / ("model" if METHODS[config.method].trains_base else "adapter")
+    if status == "finished":
+        with whole_folder(artifact) as folder:
+            trainer.model.save_pretrained(folder)
+            trainer.processing_class.save_pretrained(folder)
+    result = _result(config, trainer, tuned, artifact) | {
+        "status": status,
+        "message": message,
+        "created": started,
+        "examples": _examples(output, rows),
+    }
+    write_json(output / "run.json", result)
+    for folder in output.glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    print(f"{_summary(result)} -> {artifact if status == 'finished' else output / 'run.json'}", flush=True)
+    return output
+
+
+def read_run(output: Path) -> dict[str, Any] | None:
+    """The run.json in `output`, or None where there is none that can be read."""
+    try:
+        return json.loads((output / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_done(output: Path, config: TrainConfig) -> bool:
+    """Whether `output` holds this very run, complete. Claims an empty folder; refuses one with another run."""
+    mark = provenance.fingerprint(asdict(config))
+    claim = output / "settings.json"
+    if config.fresh:
+        for leftover in (*output.glob("checkpoint-*"), output / "adapter", output / "model"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in (claim, output / "run.json", output / "before.json"):
+            leftover.unlink(missing_ok=True)
+    if claim.is_file():
+        held = json.loads(claim.read_text(encoding="utf-8"))
+        if held["fingerprint"] != mark:
+            now = json.loads(json.dumps(asdict(config)))
+            names = [name for name in now if now[name] != held["config"].get(name) and name != "fresh"]
+            what = f"with another {' and '.join(names)}" if names else "on data with other contents"
+            raise UserError(f"{output} holds a run {what}: choose another --output, or start anew with --fresh.")
+        run = read_run(output)
+        return run is not None and run["status"] in ("finished", "diverged")
+    write_json(claim, {"fingerprint": mark, "config": asdict(config)})
+    return False
+
+
+def _prepare(config: TrainConfig) -> tuple["RecipeTrainer", "Tuned", "Dataset | None"]:
+    """The trainer with everything it needs, the tuned model, and the rows that are measured (None: there are none)."""
+    import torch
+    from transformers import set_seed
+
+    from .data import load_rows
+    from .models import load_base, resolve_dtype
+    from .trainer import RecipeTrainer
+
+    quiet_libraries()
+    task = task_named(config.task) if config.task else None
+    options = task_options(config.task, config.task_options) if task else None
+    train_rows = task.rows(options, config.data) if task else load_rows(config.data)
+    eval_rows = load_rows(config.eval_data) if config.eval_data else train_rows if task else None
+    if eval_rows is not None and config.evaluate_rows:
+        eval_rows = eval_rows.select(range(min(config.evaluate_rows, len(eval_rows))))
+
+    method = METHODS[config.method]
+    dtype = resolve_dtype(config.dtype)
+    set_seed(config.seed)
+    base, tokenizer = load_base(config.model, torch.float32 if method.trains_base else dtype)
+    tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
+
+    def measure() -> dict[str, float]:
+        metrics, answers = task.measure(tuned.model, tokenizer, eval_rows, config.evaluate_batch_size)
+        _note_answers(Path(config.output), answers, before=trainer.state.global_step == 0)
+        return metrics
+
+    from .progress import Progress
+
+    trainer = RecipeTrainer(
+        model=tuned.model,
+        args=_arguments(
+            config, autocast=method.trains_base and dtype == torch.bfloat16, measured=eval_rows is not None
+        ),
+        train_dataset=train_rows.select_columns(_columns(train_rows)),
+        eval_dataset=eval_rows.select_columns(_columns(eval_rows)) if eval_rows is not None else None,
+        processing_class=tokenizer,
+        measure=measure if task else None,
+        callbacks=[Progress()],
+    )
+    return trainer, tuned, eval_rows if task else None
+
+
+def _arguments(config: TrainConfig, autocast: bool, measured: bool) -> Any:
+    import torch
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=config.output,
+        seed=config.seed,
+        # Without a seed of its own the data order would hang on how many random numbers a method's start draws.
+        data_seed=config.seed,
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.evaluate_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        max_length=config.max_length,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch",
+        bf16=autocast,
+        gradient_checkpointing=config.gradient_checkpointing,
+        eval_strategy="steps" if measured else "no",
+        eval_steps=config.evaluate_every,
+        eval_on_start=measured,
+        save_strategy="steps",
+        save_steps=config.checkpoint_every,
+        logging_steps=config.log_every,
+        # A loss that is not a number must be seen, not averaged away.
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        report_to=config.report_to or "none",
+        disable_tqdm=True,
+        use_cpu=not torch.accelerator.is_available(),
+        dataloader_pin_memory=torch.accelerator.is_available(),
+    )
+
+
+def _columns(rows: "Dataset") -> list[str]:
+    return [name for name in ("prompt", "completion", "text") if name in rows.column_names]
+
+
+def _result(config: TrainConfig, trainer: "RecipeTrainer", tuned: "Tuned", artifact: Path) -> dict[str, Any]:
+    """The run as run.json tells it, in the schema that `mora report` reads."""
+    logs = trainer.state.log_history
+    losses = [entry for entry in logs if "loss" in entry]
+    return {
+        "schema": 1,
+        "run": Path(config.output).name,
+        "task": config.task or "data",
+        "method": config.method,
+        "label": label(config.method, config.method_options),
+        "seed": config.seed,
+        "config": asdict(config),
+        "fingerprint": provenance.fingerprint(asdict(config)),
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "device": provenance.device(),
+        "budget_parameters": tuned.budget_parameters,
+        "trainable_parameters": tuned.trainable_parameters,
+        "budget_note": tuned.budget_note,
+        "adapter_bytes": sum(file.stat().st_size for file in artifact.glob("*.safetensors")),
+        "steps": trainer.state.global_step,
+        "tokens": trainer.state.num_input_tokens_seen,
+        "step_seconds_median": statistics.median(entry["step_seconds"] for entry in losses) if losses else None,
+        "peak_memory_bytes": provenance.peak_memory_bytes(),
+        "history": [{name: entry[name] for name in ("step", "loss", "learning_rate")} for entry in losses],
+        "evaluations": [
+            {"step": entry["step"]} | {name[5:]: entry[name] for name in entry if name.startswith("eval_")}
+            for entry in logs
+            if any(name.startswith("eval_") for name in entry)
+        ],
+    }
+
+
+def _note_answers(output: Path, answers: list[str], before: bool) -> None:
+    """Keep the answers of the untrained model, and of the last measurement, for the examples."""
+    write_json(output / ("before.json" if before else "after.json"), answers)
+
+
+def _examples(output: Path, rows: "Dataset | None") -> list[dict[str, str]]:
+    """The first rows with the answers before and after training."""
+    if rows is None:
+        return []
+    answers = {}
+    for name in ("before", "after"):
+        file = output / f"{name}.json"
+        answers[name] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else [""] * len(rows)
+        file.unlink(missing_ok=True)
+    return [
+        {"prompt": row["prompt"], "expected": row["completion"].strip(), "before": before, "after": after}
+        for row, before, after, _ in zip(rows, answers["before"], answers["after"], range(EXAMPLES), strict=False)
+    ]
+
+
+def _summary(run: dict[str, Any]) -> str:
+    """A run in one line: what it reached, by which method, in how many steps."""
+    if run["status"] != "finished":
+        return f"{run['label']} {run['status']}: {run['message']}"
+    first, last = (run["evaluations"][0], run["evaluations"][-1]) if run["evaluations"] else ({}, {})
+    reached = [
+        f"{name.replace('_', ' ')} {first[name]:.3f} -> {last[name]:.3f}"
+        for name in ("exact_match", "character_accuracy", "loss")
+        if name in last
+    ]
+    return f"{run['label']}, {run['steps']} steps" + "".join(f", {text}" for text in reached)
+
+
+def quiet_libraries() -> None:
+    """Keep libraries' own bars and notices off the terminal, and TRL's usage report off the network."""
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()

@@ -1,0 +1,103 @@
+"""TRL's trainer, with a task's metric, checkpoints that appear whole, and an end to runs that diverge."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from mora_peft.errors import UserError, is_disk_full
+
+from . import checkpoints
+
+
+class Diverged(Exception):
+    """The loss is no longer a number; the message says at which step."""
+
+
+class RecipeTrainer(SFTTrainer):
+    """SFTTrainer that measures with `measure`, a function from nothing to metrics by name, besides the loss.
+
+    All that it records is in `state.log_history`, which checkpoints carry, so that a resumed run has its whole past.
+    """
+
+    def __init__(self, *args, measure: Callable[[], dict[str, float]] | None = None, **kwargs):
+        self._measure = measure
+        self._clock = _StepClock()
+        super().__init__(*args, **kwargs)
+        self.add_callback(self._clock)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Measure the loss per token on the evaluation rows, and the task's metrics."""
+        metrics = {"eval_loss": mean_token_loss(self)} if self.eval_dataset is not None else {}
+        metrics |= {f"eval_{name}": value for name, value in (self._measure() if self._measure else {}).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as ever, with the seconds of the last step; raises Diverged where the loss is not finite."""
+        if "loss" in logs:
+            logs["step_seconds"] = self._clock.seconds
+        super().log(logs, start_time)
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise Diverged(f"The loss is {logs['loss']} at step {self.state.global_step}: try a lower learning rate.")
+
+    def _get_output_dir(self, trial) -> str:
+        # Transformers writes checkpoints here file by file; `_save_checkpoint` moves them out once they are complete.
+        return str(Path(self.args.output_dir) / "checkpoint.partial")
+
+    def _save_checkpoint(self, model, trial) -> None:
+        staging = Path(self._get_output_dir(trial))
+        name = f"checkpoint-{self.state.global_step}"
+        target = Path(self.args.output_dir) / name
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            super()._save_checkpoint(model, trial)
+            checkpoints.seal(staging / name)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(staging / name, target)
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            last = checkpoints.latest(target.parent)
+            raise UserError(
+                f"The disk is full: {target} could not be written, and "
+                f"{f'{last.name} is whole' if last else 'there is no checkpoint before it'}; "
+                "free some space and run the same command again."
+            ) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        checkpoints.drop_old(target.parent)
+
+
+@torch.no_grad()
+def mean_token_loss(trainer: SFTTrainer) -> float:
+    """The mean negative log-likelihood, in nats, of the evaluation rows' tokens that the loss is on."""
+    model = trainer.model
+    was_training = model.training
+    model.eval()
+    total, tokens = 0.0, 0
+    for batch in trainer.get_eval_dataloader():
+        count = (batch["labels"][:, 1:] != -100).sum().item()
+        total += model(**batch, use_cache=False).loss.item() * count
+        tokens += count
+    model.train(was_training)
+    return total / max(tokens, 1)
+
+
+class _StepClock(TrainerCallback):
+    """Times each step, without measurements and checkpoints."""
+
+    seconds = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.began = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds = time.perf_counter() - self.began
