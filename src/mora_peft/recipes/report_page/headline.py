@@ -22,6 +22,11 @@ def listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def few(names: list[str]) -> str:
+    """Up to three names; of more, the first and how many others."""
+    return listed(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} other methods"
+
+
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
@@ -58,18 +63,24 @@ def compared(rivals: list[Group], opening: str) -> str:
     if first.n == 1 or runner_up.n == 1:
         tied = [group.label for group in rivals if exact_match(group).mean == first.mean]
         if len(tied) > 1:
-            return f"{opening}{listed(tied)} ended level on exact match, at {percent(first.mean)}."
+            return f"{opening}{few(tied)} ended level on exact match, at {percent(first.mean)}."
         return (
             f"{opening}{best.label} led on final exact match: {percent(first.mean)} against "
             f"{percent(runner_up.mean)} for {second.label}, a lead of {points(first, runner_up)}."
         )
     close = [group for group in rivals[1:] if exact_match(group).n > 1 and exact_match(group).overlaps(first)]
     if close:
-        names = listed([group.label for group in (best, *close)])
+        names = few([group.label for group in (best, *close)])
         scores = [percent(exact_match(group).mean) for group in (best, *close)]
-        at = listed(scores) if len(set(scores)) > 1 else f"{scores[0]} each"
+        at = (
+            f"{scores[0]} each"
+            if len(set(scores)) == 1
+            else listed(scores)
+            if len(scores) <= 3
+            else f"{scores[0]} to {scores[-1]}"
+        )
         return sentence(
-            f"{opening}no difference seen on final exact match between {names}, at {at}: intervals overlap."
+            f"{opening}no difference seen on final exact match between {names}, at {at}: their intervals overlap."
         )
     return (
         f"{opening}{best.label} led on final exact match: {percent(first.mean)} on average against "
