@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from mora_peft.cli import report as command
 from mora_peft.errors import UserError
 from mora_peft.recipes import report
 from mora_peft.recipes.report import build_report, load_results
-from mora_peft.recipes.report_page.charts import line_chart, look
+from mora_peft.recipes.report_page.charts import bar_chart, line_chart, look
 from mora_peft.recipes.report_page.headline import headline
 from mora_peft.recipes.report_page.numbers import Estimate, gather, student_t
 
@@ -218,6 +219,13 @@ def test_a_dense_curve_keeps_its_mean():
     (line,) = line_chart(comparison.groups, "history", "loss", share=False)["data"]
     assert len(line["x"]) <= 60 and line["x"][-1] == 1200
     assert line["y"] == pytest.approx([1.5] * len(line["y"]))
+
+
+def test_a_label_is_no_markup_in_a_chart_either():
+    (comparison,) = gather([run(label="<b>x</b>")])
+    named = [line_chart(comparison.groups, "history", "loss", share=False)["data"][0]["name"]]
+    named += bar_chart(comparison.groups, lambda group: 1.0, "s")["data"][0]["y"]
+    assert all("<" not in name and unescape(name) == "<b>x</b>" for name in named)
 
 
 def test_neighbouring_methods_differ_in_colour_dash_and_marker():
