@@ -120,7 +120,7 @@ def _is_done(output: Path, config: TrainConfig) -> bool:
 def _prepare(config: TrainConfig) -> tuple["RecipeTrainer", "Tuned", "Dataset | None"]:
     """The trainer with everything it needs, the tuned model, and the rows that are measured (None: there are none)."""
     import torch
-    from transformers import set_seed
+    from transformers import PrinterCallback, set_seed
 
     from .data import load_rows
     from .models import load_base, resolve_dtype
@@ -158,6 +158,7 @@ def _prepare(config: TrainConfig) -> tuple["RecipeTrainer", "Tuned", "Dataset | 
         measure=measure if task else None,
         callbacks=[Progress()],
     )
+    trainer.remove_callback(PrinterCallback)
     return trainer, tuned, eval_rows if task else None
 
 
