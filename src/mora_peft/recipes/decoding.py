@@ -14,6 +14,7 @@ def greedy(
 ) -> list[str]:
     """What `model` writes after each prompt, up to the end of the line or of the text, by greedy decoding.
 
+    The first token is never an end, so that a model which would rather go on in a new line gives an answer too.
     Prompts are padded on the left and decoded together, with a cache. Touches no random numbers and leaves the model
     in the mode (train or eval) that it was in.
     """
@@ -21,11 +22,13 @@ def greedy(
     from transformers import GenerationConfig
 
     line_ends = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", "\n\n")]
+    ends = [tokenizer.eos_token_id, *(ids[0] for ids in line_ends if len(ids) == 1)]
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=[tokenizer.eos_token_id, *(ids[0] for ids in line_ends if len(ids) == 1)],
+        eos_token_id=ends,
+        begin_suppress_tokens=ends,
     )
     answers = []
     with torch.no_grad(), _evaluating(model), _contiguous_head(model):
@@ -37,7 +40,9 @@ def greedy(
             tokens = model.generate(**inputs, generation_config=settings)
             # Prompt tuning returns the new tokens after the prompt as well, whatever it puts before it.
             new = tokens[:, inputs["input_ids"].shape[1] :]
-            answers += [text.split("\n")[0].strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+            answers += [
+                text.strip().split("\n")[0].strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)
+            ]
     return answers
 
 

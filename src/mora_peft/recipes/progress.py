@@ -14,7 +14,6 @@ class Progress(TrainerCallback):
 
     def __init__(self):
         self.bar = None
-        self.loss = float("nan")
         self.last_line = 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -23,19 +22,22 @@ class Progress(TrainerCallback):
         if sys.stderr.isatty():
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        self.loss = logs.get("loss", self.loss)
-
     def on_step_end(self, args, state, control, **kwargs):
-        seconds = time.monotonic() - self.began
-        speed = f"{(state.num_input_tokens_seen - self.first_tokens) / seconds:.0f} tokens/s"
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {self.loss:.3f}, {speed}", refresh=False)
             self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" not in logs:
+            return
+        seconds = time.monotonic() - self.began
+        speed = (state.num_input_tokens_seen - self.first_tokens) / seconds
+        text = f"loss {logs['loss']:.3f}, {speed:.0f} tokens/s"
+        if self.bar is not None:
+            self.bar.set_postfix_str(text)
         elif time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            left = seconds / (state.global_step - self.first_step) * (state.max_steps - state.global_step)
-            self._line(state, f"loss {self.loss:.3f}, {speed}, {int(left) // 60}:{int(left) % 60:02d} left")
+            left = int(seconds / (state.global_step - self.first_step) * (state.max_steps - state.global_step))
+            self._line(state, f"{text}, {left // 60}:{left % 60:02d} left")
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         names = ("loss", "exact_match", "character_accuracy")

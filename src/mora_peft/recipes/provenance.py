@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 # Settings that say where and how a run is written down, and leave the trained weights and the measurements alone.
-_BESIDE_THE_POINT = ("output", "fresh", "checkpoint_every", "report_to")
+BESIDE_THE_POINT = ("output", "fresh", "checkpoint_every", "report_to")
 
 
 def fingerprint(config: dict[str, Any]) -> str:
     """A hash of the settings that decide a run's result, the contents of its local data files included."""
     digest = hashlib.sha256()
-    settings = {name: value for name, value in config.items() if name not in _BESIDE_THE_POINT}
+    settings = {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for source in filter(None, (config.get("data"), config.get("eval_data"))):
         path = Path(source)

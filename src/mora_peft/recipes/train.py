@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .trainer import RecipeTrainer
 
 EXAMPLES = 8
+_CLAIM = "settings.json"  # names the run that a folder belongs to, from its first moment on
 
 
 @dataclass(kw_only=True)
@@ -53,9 +54,10 @@ def train(config: TrainConfig) -> Path:
     disk, and a folder that holds a run with other settings.
     """
     output = Path(config.output)
-    if _is_done(output, config):
-        print(f"{output} already holds this run, finished: {_summary(read_run(output))}")
+    if not config.fresh and is_finished(config):
+        print(f"{output} holds this run already: {_summary(read_run(output))}")
         return output
+    _claim(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     trainer, tuned, rows = _prepare(config)
     resume = checkpoints.latest(output)
@@ -89,32 +91,41 @@ def train(config: TrainConfig) -> Path:
 
 def read_run(output: Path) -> dict[str, Any] | None:
     """The run.json in `output`, or None where there is none that can be read."""
-    try:
-        return json.loads((output / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    return _read_json(output / "run.json")
 
 
-def _is_done(output: Path, config: TrainConfig) -> bool:
-    """Whether `output` holds this very run, complete. Claims an empty folder; refuses one with another run."""
-    mark = provenance.fingerprint(asdict(config))
-    claim = output / "settings.json"
+def is_finished(config: TrainConfig) -> bool:
+    """Whether the output folder holds this very run, finished or diverged: there is nothing left to do."""
+    run = read_run(Path(config.output))
+    same = run is not None and run.get("fingerprint") == provenance.fingerprint(asdict(config))
+    return same and run["status"] in ("finished", "diverged")
+
+
+def holds_another_run(config: TrainConfig) -> bool:
+    """Whether the output folder holds a run, begun or finished, with settings or data other than these."""
+    claim = _read_json(Path(config.output) / _CLAIM)
+    return claim is not None and claim["fingerprint"] != provenance.fingerprint(asdict(config))
+
+
+def _claim(config: TrainConfig) -> None:
+    """Mark the output folder as this run's, emptied first if that is asked for; UserError if it is another run's."""
+    output = Path(config.output)
     if config.fresh:
-        for leftover in (*output.glob("checkpoint-*"), output / "adapter", output / "model"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in (claim, output / "run.json", output / "before.json"):
-            leftover.unlink(missing_ok=True)
-    if claim.is_file():
-        held = json.loads(claim.read_text(encoding="utf-8"))
-        if held["fingerprint"] != mark:
-            now = json.loads(json.dumps(asdict(config)))
-            names = [name for name in now if now[name] != held["config"].get(name) and name != "fresh"]
-            what = f"with another {' and '.join(names)}" if names else "on data with other contents"
-            raise UserError(f"{output} holds a run {what}: choose another --output, or start anew with --fresh.")
-        run = read_run(output)
-        return run is not None and run["status"] in ("finished", "diverged")
-    write_json(claim, {"fingerprint": mark, "config": asdict(config)})
-    return False
+        _empty(output)
+    if holds_another_run(config):
+        before, now = _read_json(output / _CLAIM)["config"], json.loads(json.dumps(asdict(config)))
+        names = [name for name in now if now[name] != before.get(name) and name not in provenance.BESIDE_THE_POINT]
+        what = f"with another {' and '.join(names)}" if names else "on data with other contents"
+        raise UserError(f"{output} holds a run {what}: choose another --output, or start anew with --fresh.")
+    write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
+
+
+def _empty(output: Path) -> None:
+    """Remove what a run leaves in its folder, and nothing else."""
+    for folder in (*output.glob("checkpoint-*"), output / "adapter", output / "model"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in (_CLAIM, "run.json", "before.json", "after.json"):
+        (output / name).unlink(missing_ok=True)
 
 
 def _prepare(config: TrainConfig) -> tuple["RecipeTrainer", "Tuned", "Dataset | None"]:
@@ -237,6 +248,13 @@ def _result(config: TrainConfig, trainer: "RecipeTrainer", tuned: "Tuned", artif
     }
 
 
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def _note_answers(output: Path, answers: list[str], before: bool) -> None:
     """Keep the answers of the untrained model, and of the last measurement, for the examples."""
     write_json(output / ("before.json" if before else "after.json"), answers)
@@ -249,7 +267,7 @@ def _examples(output: Path, rows: "Dataset | None") -> list[dict[str, str]]:
     answers = {}
     for name in ("before", "after"):
         file = output / f"{name}.json"
-        answers[name] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else [""] * len(rows)
+        answers[name] = _read_json(file) or [""] * len(rows)
         file.unlink(missing_ok=True)
     return [
         {"prompt": row["prompt"], "expected": row["completion"].strip(), "before": before, "after": after}
