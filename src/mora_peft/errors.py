@@ -4,14 +4,7 @@ import errno
 
 # What a full disk, a used-up quota and a file-size limit look like from Python, and through libraries that wrap them.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FULL_WORDS = (
-    "no space left",
-    "disk quota exceeded",
-    "file too large",
-    "os error 28",
-    "file write failed",
-    "writing file",
-)
+_FULL_WORDS = ("no space left", "disk quota exceeded", "file too large", "iostream error", "unexpected pos")
 
 
 class UserError(ValueError):

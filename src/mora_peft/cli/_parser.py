@@ -54,7 +54,9 @@ def parse(name: str, config_class: type, argv: list[str], positional: bool = Fal
 
 def build_parser(name: str, config_class: type, positional: bool = False) -> ArgumentParser:
     """The parser of `mora NAME`, made from the fields and the docstring of `config_class`."""
-    parser = ArgumentParser(prog=f"mora {name}", description=_summary(config_class), exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"mora {name}", description=_summary(config_class), exit_on_error=False, allow_abbrev=False
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(config_class, as_positional=positional)
     return parser

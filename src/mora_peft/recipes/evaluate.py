@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(kw_only=True)
+@dataclass
 class EvaluateConfig:
     """Measure an adapter or a model: loss and perplexity on its rows, and recall by greedy decoding.
 

@@ -85,10 +85,10 @@ def character_accuracy(answer: str, expected: str) -> float:
 def pairs(count: int, digits: int, seed: int) -> list[dict[str, str]]:
     """`count` random hexadecimal keys, all different, each with a random value; as UUIDs where digits = 32."""
     draw = random.Random(f"pairs {seed}")
-    keys: dict[str, None] = {}
-    while len(keys) < count:
-        keys[_hexadecimal(draw, digits)] = None
-    return [as_fact(key, _hexadecimal(draw, digits)) for key in keys]
+    made: dict[str, str] = {}
+    while len(made) < count:
+        made.setdefault(_hexadecimal(draw, digits), _hexadecimal(draw, digits))
+    return [as_fact(key, value) for key, value in made.items()]
 
 
 def facts(count: int, seed: int) -> list[dict[str, str]]:

@@ -1,0 +1,111 @@
+"""Comparisons: runs in processes of their own, honest verdicts, nothing repeated, and a clean stop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mora_peft.errors import UserError
+from mora_peft.recipes.compare import CompareConfig, Contender, compare, plan, table, verdict
+
+
+def result(name: str, *scores: float, metric="exact_match", seed=0, status="finished") -> dict:
+    evaluations = [{"step": 10 * index, metric: score} for index, score in enumerate(scores)]
+    return {"run": f"{name}-seed{seed}", "seed": seed, "status": status, "evaluations": evaluations}
+
+
+@pytest.mark.parametrize(
+    "results, sentence",
+    [
+        ([result("a", 0, 1.0), result("b", 0, 0.5)], "a led"),
+        ([result("a", 0, 0.5), result("b", 0, 1.0)], "b led"),
+        ([result("a", 0, 0, 1), result("b", 0, 1, 1)], "b and a tied at the end (exact match 1.000); b got there soon"),
+        ([result("a", 0, 1), result("b", 0, 1)], "a and b tied at the end (exact match 1.000), and on the way"),
+        ([result("a", 5, 1, metric="loss"), result("b", 5, 2, metric="loss")], "a led: loss 1.000"),
+        ([result("a", 0, 1), result("b", 0, 2, status="failed")], "nothing to compare"),
+        ([result("a", 0, 0, seed=0), result("a", 0, 1, seed=1), result("b", 0, 0.4)], "a led: exact match 0.500"),
+        ([result("a", 0, 1, status="diverged")], "no method led"),
+    ],
+)
+def test_the_verdict_is_honest(results, sentence):
+    assert verdict(results).startswith(sentence) or sentence in verdict(results)
+    assert len(table(results).splitlines()) == len(results) + 1
+
+
+def test_every_run_has_a_folder_of_its_own(settings):
+    methods = [
+        Contender(method="lora"),
+        Contender(method="lora", learning_rate=1e-3),
+        Contender(method="mora", method_options={"operator": "sharing"}),
+    ]
+    runs = plan(CompareConfig(**settings, methods=methods, seeds=[0, 1]))
+    assert len({run.output for run in runs}) == 6
+    assert {run.seed for run in runs} == {0, 1}
+    with pytest.raises(UserError, match="twice"):
+        plan(CompareConfig(**settings, methods=[Contender(method="lora", learning_rate=1e-3)] * 3))
+
+
+def test_a_comparison_goes_on_past_failures_and_repeats_nothing(settings):
+    methods = [
+        Contender(method="lora"),
+        Contender(method="lora", learning_rate=1e30),
+        Contender(method="lora", method_options={"no_such_option": True}),
+    ]
+    config = CompareConfig(**settings | {"steps": 3}, methods=methods)
+    report = compare(config)
+    outputs = [Path(run.output) for run in plan(config)]
+    runs = [json.loads((output / "run.json").read_text()) for output in outputs]
+    assert [run["status"] for run in runs] == ["finished", "diverged", "failed"]
+    assert "no_such_option" in runs[2]["message"]
+    assert report.is_file()
+    times = [(output / "run.json").stat().st_mtime_ns for output in outputs]
+    compare(config)
+    again = [(output / "run.json").stat().st_mtime_ns for output in outputs]
+    assert again[:2] == times[:2] and again[2] > times[2]
+    compare(CompareConfig(**settings | {"steps": 2}, methods=methods[:1]))
+    assert json.loads((outputs[0] / "run.json").read_text())["steps"] == 2
+
+
+def test_ctrl_c_stops_every_process(settings, tmp_path):
+    config = tmp_path / "compare.yaml"
+    changes = {"steps": 100_000, "methods": [{"method": "lora"}, {"method": "prompt"}], "jobs": 2}
+    config.write_text(yaml.safe_dump(settings | changes))
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "mora_peft.cli.main", "compare", "--config", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in parent.stdout:
+        if "step 6" in line:
+            break
+    children = _children(parent.pid)
+    assert children
+    parent.send_signal(signal.SIGINT)
+    _, errors = parent.communicate(timeout=60)
+    assert parent.returncode == 130
+    assert errors.strip().splitlines() == [
+        "mora compare: interrupted; run the same command again to go on from where it was."
+    ]
+    time.sleep(0.2)
+    assert not [child for child in children if _runs(child)]
+    assert list(Path(settings["output"]).glob("*/checkpoint-*"))
+
+
+def _children(parent: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True).stdout
+    return [int(word) for word in found.split()]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

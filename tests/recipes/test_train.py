@@ -1,0 +1,235 @@
+"""Training: interrupted runs end in the same weights, nothing is half-written, and nothing is done twice."""
+
+import errno
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mora_peft.errors import UserError
+from mora_peft.recipes import checkpoints, evaluate, train
+from mora_peft.recipes.methods import METHODS
+from mora_peft.recipes.trainer import RecipeTrainer, labelled_loss
+
+# Dropout where a method has it, so that a resumed run must also continue the random numbers.
+OPTIONS = {"lora": {"lora_dropout": 0.2}, "mora": {"mora_dropout": 0.2}}
+
+
+def weights(output: str | Path) -> dict[str, torch.Tensor]:
+    [file] = [file for name in ("adapter", "model") for file in Path(output, name).glob("*.safetensors")]
+    return load_file(file)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def stop_at(monkeypatch, step: int) -> None:
+    """Interrupt the next training, as Ctrl-C does, in the step after `step`."""
+    original = RecipeTrainer.training_step
+
+    def training_step(self, *args, **kwargs):
+        if self.state.global_step == step:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(RecipeTrainer, "training_step", training_step)
+
+
+@pytest.fixture
+def whole(settings, tmp_path):
+    """A run that was never interrupted, by method."""
+
+    def run(method: str) -> Path:
+        own = {"output": str(tmp_path / "whole"), "method": method, "method_options": OPTIONS.get(method, {})}
+        return train.train(train.TrainConfig(**settings | own))
+
+    return run
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_run_ends_in_the_same_weights(method, settings, whole, monkeypatch):
+    expected = whole(method)
+    config = train.TrainConfig(**settings, method=method, method_options=OPTIONS.get(method, {}))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, 5)
+        train.train(config)
+    assert checkpoints.latest(Path(config.output)).name == "checkpoint-4"
+    assert not (Path(config.output) / "run.json").exists()
+    train.train(config)
+    assert same(weights(config.output), weights(expected))
+    resumed, uninterrupted = train.read_run(Path(config.output)), train.read_run(expected)
+    for name in ("history", "evaluations", "examples", "tokens", "steps"):
+        assert resumed[name] == uninterrupted[name], name
+
+
+def test_a_checkpoint_cut_short_is_passed_over(settings, whole, monkeypatch):
+    expected = whole("lora")
+    config = train.TrainConfig(**settings, method="lora", method_options=OPTIONS["lora"])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, 5)
+        train.train(config)
+    last = Path(config.output) / "checkpoint-4" / "adapter_model.safetensors"
+    last.write_bytes(last.read_bytes()[:-1])
+    assert checkpoints.latest(Path(config.output)).name == "checkpoint-2"
+    train.train(config)
+    assert same(weights(config.output), weights(expected))
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(settings, whole, monkeypatch):
+    expected = whole("lora")
+    config = train.TrainConfig(**settings, method="lora", method_options=OPTIONS["lora"])
+    original = RecipeTrainer._save_optimizer_and_scheduler
+
+    def fill_up(self, folder):
+        if self.state.global_step == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(self, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecipeTrainer, "_save_optimizer_and_scheduler", fill_up)
+        with pytest.raises(UserError, match=r"disk is full.*checkpoint-2 is whole"):
+            train.train(config)
+    left = sorted(path.name for path in Path(config.output).iterdir() if path.is_dir())
+    assert left == ["checkpoint-2"]
+    train.train(config)
+    assert same(weights(config.output), weights(expected))
+
+
+def test_a_file_that_cannot_grow_is_a_full_disk(tmp_path):
+    """What safetensors, torch.save and Python raise when the operating system refuses to write more."""
+    code = """
+import resource, signal, sys, torch
+from pathlib import Path
+from safetensors.torch import save_file
+from mora_peft.errors import is_disk_full
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+big = torch.zeros(100_000)
+file = sys.argv[1]
+plain = lambda: Path(file).write_bytes(bytes(9999))
+for save in (lambda: save_file({"x": big}, file), lambda: torch.save(big, file), plain):
+    try:
+        save()
+    except Exception as error:
+        assert is_disk_full(error), repr(error)
+    else:
+        raise AssertionError("nothing was raised")
+assert not is_disk_full(RuntimeError("something else"))
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], check=True, timeout=120)
+
+
+def test_a_finished_run_is_not_repeated_and_another_is_refused(settings, monkeypatch):
+    config = train.TrainConfig(**settings, method="lora")
+    output = train.train(config)
+    first = (output / "run.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(RecipeTrainer, "train", None)  # calling it would fail
+        train.train(config)
+    assert (output / "run.json").read_bytes() == first
+    other = train.TrainConfig(**settings | {"steps": 4}, method="lora")
+    with pytest.raises(UserError, match=r"another steps.*--fresh"):
+        train.train(other)
+    train.train(train.TrainConfig(**asdict(other) | {"fresh": True}))
+    assert train.read_run(output)["steps"] == 4
+
+
+def test_data_with_other_contents_is_another_run(settings, tmp_path):
+    data = tmp_path / "facts.csv"
+    data.write_text("key,value\na,b\n")
+    config = train.TrainConfig(**settings | {"data": str(data), "steps": 1}, method="lora")
+    train.train(config)
+    data.write_text("key,value\na,c\n")
+    with pytest.raises(UserError, match="other contents"):
+        train.train(config)
+
+
+def test_a_run_that_diverges_is_recorded(settings):
+    output = train.train(train.TrainConfig(**settings, method="lora", learning_rate=1e30))
+    run = train.read_run(output)
+    assert run["status"] == "diverged" and "nan" in run["message"]
+    assert not (output / "adapter").exists()
+
+
+def test_run_json_says_what_was_measured(settings):
+    config = train.TrainConfig(**settings, method="lora", dtype="float32")
+    output = train.train(config)
+    run = train.read_run(output)
+    assert [point["step"] for point in run["evaluations"]] == [0, 3, 6, 7]
+    assert [point["step"] for point in run["history"]] == list(range(1, 8))
+    assert run["trainable_parameters"] == run["budget_parameters"]
+    assert run["adapter_bytes"] >= 4 * run["trainable_parameters"]
+    assert min(run["tokens"], run["peak_memory_bytes"], run["step_seconds_median"]) > 0
+    # `mora evaluate` measures the saved adapter as the run measured the one in memory.
+    result = output / "evaluation.json"
+    evaluate.evaluate(
+        evaluate.EvaluateConfig(
+            model=str(output / "adapter"), task="memorization", task_options=config.task_options, dtype="float32",
+            output=str(result),
+        )
+    )  # fmt: skip
+    metrics = json.loads(result.read_text())["metrics"]
+    for name, value in metrics.items():
+        if name != "perplexity":
+            assert value == pytest.approx(run["evaluations"][-1][name], abs=1e-5), name
+
+
+def test_facts_are_learned(settings):
+    changes = {"steps": 150, "batch_size": 8, "task_options": {"facts": 4, "pairs": 0}, "evaluate_every": 150}
+    output = train.train(train.TrainConfig(**settings | changes, method="full", learning_rate=1e-2))
+    before, after = train.read_run(output)["evaluations"]
+    assert before["exact_match"] == 0 and after["exact_match"] == 1
+    for example in train.read_run(output)["examples"]:
+        assert example["after"] == example["expected"] != example["before"]
+
+
+def test_every_method_sees_the_same_rows_in_the_same_order(settings):
+    orders = []
+    for method in METHODS:
+        trainer, tuned, _ = train._prepare(train.TrainConfig(**settings, method=method))
+        assert all(p.dtype == torch.float32 for p in tuned.model.parameters() if p.requires_grad)
+        orders.append([batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()])
+    assert all(order == orders[0] for order in orders)
+
+
+def test_the_loss_is_the_models_own_over_the_labelled_tokens(settings):
+    trainer, tuned, _ = train._prepare(train.TrainConfig(**settings, method="lora", dtype="float32"))
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert (batch["labels"] == -100).any()
+    loss, count = labelled_loss(tuned.model, batch)
+    assert count == (batch["labels"][:, 1:] != -100).sum()
+    assert loss.item() / count == pytest.approx(tuned.model(**batch).loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("lines", [['{"text": "One."}'] * 4, ['{"prompt": "a", "completion": "b"}'] * 4])
+def test_plain_data_is_trained_and_measured_by_its_loss(lines, settings, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(lines))
+    changes = {"task": None, "task_options": {}, "data": str(file), "eval_data": str(file)}
+    run = train.read_run(train.train(train.TrainConfig(**settings | changes, method="lora", learning_rate=1e-2)))
+    losses = [point["loss"] for point in run["evaluations"]]
+    assert losses[-1] < losses[0] and "exact_match" not in run["evaluations"][0]
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"model": "no/such/model"}, "no/such/model could not be loaded"),
+        ({"task": "memorisation"}, "expected one of memorization"),
+        ({"task_options": {"fact": 3}}, "fact"),
+        ({"method": "lore"}, "expected one of mora, lora"),
+        ({"method_options": {"rank": 3}}, "rank"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"target_modules": ["attention"]}, "attention"),
+        ({"task": None}, "nothing to learn"),
+    ],
+)
+def test_bad_settings_get_one_sentence(changes, words, settings):
+    with pytest.raises(UserError, match=words):
+        train.train(train.TrainConfig(**{"method": "lora", **settings, **changes}))
