@@ -101,6 +101,17 @@ def test_a_full_disk_leaves_the_checkpoint_before(settings, whole, monkeypatch):
     assert same(weights(config.output), weights(expected))
 
 
+def test_a_run_stopped_at_its_very_end_is_completed(settings, whole, monkeypatch):
+    expected = whole("lora")
+    config = train.TrainConfig(**settings, method="lora", method_options=OPTIONS["lora"])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        train.train(config)
+    train.train(config)
+    assert same(weights(config.output), weights(expected))
+    assert train.read_run(Path(config.output))["evaluations"] == train.read_run(expected)["evaluations"]
+
+
 def test_a_file_that_cannot_grow_is_a_full_disk(tmp_path):
     """What safetensors, torch.save and Python raise when the operating system refuses to write more."""
     code = """
@@ -217,6 +228,11 @@ def test_plain_data_is_trained_and_measured_by_its_loss(lines, settings, tmp_pat
     assert losses[-1] < losses[0] and "exact_match" not in run["evaluations"][0]
 
 
+def test_logs_pass_through(settings):
+    output = train.train(train.TrainConfig(**settings | {"report_to": ["tensorboard"]}, method="lora"))
+    assert list(output.rglob("events.out.tfevents*"))
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -233,3 +249,4 @@ def test_plain_data_is_trained_and_measured_by_its_loss(lines, settings, tmp_pat
 def test_bad_settings_get_one_sentence(changes, words, settings):
     with pytest.raises(UserError, match=words):
         train.train(train.TrainConfig(**{"method": "lora", **settings, **changes}))
+    assert not Path(settings["output"]).exists()

@@ -36,7 +36,7 @@ class CompareConfig(Settings):
     Args:
         methods: The methods to compare.
         seeds: Each method is trained once with each of these seeds.
-        jobs: Runs at a time, each with one thread; without it as many as there are processor cores.
+        jobs: Runs at a time, each with one thread; without it as many as there are processor cores, or one on a GPU.
     """
 
     methods: list[Contender] = field(
@@ -71,7 +71,7 @@ def compare(config: CompareConfig) -> Path:
     for run in runs:
         if run not in waiting:
             print(f"{Path(run.output).name}: finished before, not repeated")
-    run_all(waiting, config.jobs or os.cpu_count() or 1)
+    run_all(waiting, config.jobs or _places())
     results = [read_run(Path(run.output)) for run in runs]
     if not any(result["status"] == "finished" for result in results):
         reasons = "; ".join(f"{result['run']}: {result['message']}" for result in results)
@@ -152,6 +152,13 @@ def verdict(results: list[dict[str, Any]]) -> str:
     if area == next_area:
         return f"{tied}, and on the way there too."
     return f"{tied}; {best} got there sooner (mean over the steps {area:.3f} against {next_area:.3f})."
+
+
+def _places() -> int:
+    """How many runs can go on at once without being in each other's way."""
+    import torch
+
+    return 1 if torch.accelerator.is_available() else os.cpu_count() or 1
 
 
 def _metric(result: dict[str, Any]) -> str:

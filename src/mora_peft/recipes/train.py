@@ -57,18 +57,23 @@ def train(config: TrainConfig) -> Path:
     if not config.fresh and is_finished(config):
         print(f"{output} holds this run already: {_summary(read_run(output))}")
         return output
-    _claim(config)
+    _make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     trainer, tuned, rows = _prepare(config)
+    # Only now is the run known to be possible; a mistyped one leaves no trace.
+    write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
     resume = checkpoints.latest(output)
     if resume:
         print(f"Going on from {resume}.", flush=True)
     from .trainer import Diverged
 
-    trainer.args.eval_on_start = resume is None
+    trainer.args.eval_on_start &= resume is None
     status, message = "finished", None
     try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        if resume and resume.name == f"checkpoint-{config.steps}":
+            trainer.restore(resume)
+        else:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Diverged as error:
         status, message = "diverged", str(error)
     artifact = output / ("model" if METHODS[config.method].trains_base else "adapter")
@@ -83,8 +88,10 @@ def train(config: TrainConfig) -> Path:
         "examples": _examples(output, rows),
     }
     write_json(output / "run.json", result)
-    for folder in output.glob("checkpoint-*"):
-        shutil.rmtree(folder)
+    for leftover in output.glob("checkpoint-*"):
+        shutil.rmtree(leftover)
+    for leftover in (output / "before.json", output / "after.json"):
+        leftover.unlink(missing_ok=True)
     print(f"{_summary(result)} -> {artifact if status == 'finished' else output / 'run.json'}", flush=True)
     return output
 
@@ -107,8 +114,8 @@ def holds_another_run(config: TrainConfig) -> bool:
     return claim is not None and claim["fingerprint"] != provenance.fingerprint(asdict(config))
 
 
-def _claim(config: TrainConfig) -> None:
-    """Mark the output folder as this run's, emptied first if that is asked for; UserError if it is another run's."""
+def _make_room(config: TrainConfig) -> None:
+    """Empty the output folder if a fresh start is asked for; UserError if it holds another run."""
     output = Path(config.output)
     if config.fresh:
         _empty(output)
@@ -117,7 +124,6 @@ def _claim(config: TrainConfig) -> None:
         names = [name for name in now if now[name] != before.get(name) and name not in provenance.BESIDE_THE_POINT]
         what = f"with another {' and '.join(names)}" if names else "on data with other contents"
         raise UserError(f"{output} holds a run {what}: choose another --output, or start anew with --fresh.")
-    write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
 
 
 def _empty(output: Path) -> None:
@@ -264,11 +270,7 @@ def _examples(output: Path, rows: "Dataset | None") -> list[dict[str, str]]:
     """The first rows with the answers before and after training."""
     if rows is None:
         return []
-    answers = {}
-    for name in ("before", "after"):
-        file = output / f"{name}.json"
-        answers[name] = _read_json(file) or [""] * len(rows)
-        file.unlink(missing_ok=True)
+    answers = {name: _read_json(output / f"{name}.json") or [""] * len(rows) for name in ("before", "after")}
     return [
         {"prompt": row["prompt"], "expected": row["completion"].strip(), "before": before, "after": after}
         for row, before, after, _ in zip(rows, answers["before"], answers["after"], range(EXAMPLES), strict=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from trl import SFTTrainer
 
 from mora_peft.errors import UserError, is_disk_full
@@ -58,9 +58,17 @@ class RecipeTrainer(SFTTrainer):
         if not math.isfinite(logs.get("loss", 0.0)):
             raise Diverged(f"The loss is {logs['loss']} at step {self.state.global_step}: try a lower learning rate.")
 
+    def restore(self, checkpoint: Path) -> None:
+        """Take over weights and records of the checkpoint of a last step, after which `train` would add one more."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
     def _get_output_dir(self, trial) -> str:
         # Transformers writes checkpoints here file by file; `_save_checkpoint` moves them out once they are complete.
         return str(Path(self.args.output_dir) / "checkpoint.partial")
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Nothing: run.json says what a card would say, and TRL's would have to be filled in by hand."""
 
     def _save_checkpoint(self, model, trial) -> None:
         staging = Path(self._get_output_dir(trial))
