@@ -1,0 +1,140 @@
+"""Rotation and decoupling: x is cut into rows of r̂ and M works on every row (Jiang et al. 2024, section 3.2)."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .cycle import cycle, cycle_add_, cycle_sum
+from .operator import Operator
+
+
+class Decoupling(Operator):
+    """`wrap(x)` as n = ceil(k / r̂) rows of r̂; M is applied to every row; rows concatenated, tiled, cut to d.
+
+    ΔW is made of r̂ x r̂ blocks: output block i reads input block i mod n. Where d < n · r̂ the last blocks are cut
+    off, so only min(n, ceil(d / r̂)) rows are ever computed, and the inputs of the others have no weight. `fold=True`
+    adds row i into row i mod ceil(d / r̂) first, so that every input has weight.
+
+    Cost a token: rows · r̂² multiply-adds, reads rows · r̂ numbers; keeps nothing beyond x for backward.
+    """
+
+    def __init__(self, k: int, d: int, r_hat: int, fold: bool = False) -> None:
+        super().__init__(k, d, r_hat)
+        n, m = -(-k // r_hat), -(-d // r_hat)
+        self.fold = fold and m < n
+        #: Rows that x is cut into, and rows that M is applied to after folding or cutting.
+        self.blocks = n if self.fold else min(n, m)
+        self.rows = min(n, m)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """(..., k) → (..., b, r̂): a view unless the last row wraps."""
+        return cycle(x, self.blocks * self.r_hat).unflatten(-1, (self.blocks, self.r_hat))
+
+    def rotate(self, rows: Tensor, sign: int = 1) -> Tensor:
+        """R_i on row i, or its transpose with `sign=-1`: (..., b, r̂) → same. The identity for decoupling."""
+        return rows
+
+    def compress(self, x: Tensor) -> Tensor:
+        rows = self.rotate(self._rows(x))
+        if self.fold:
+            rows = cycle_sum(rows.flatten(-2), self.rows * self.r_hat).unflatten(-1, (self.rows, self.r_hat))
+        return rows
+
+    def decompress(self, y: Tensor) -> Tensor:
+        return cycle(y.flatten(-2), self.d)
+
+    # Row i of the blocks is M R_i, so that x itself need not be rotated: r̂² numbers a block instead of T · r̂.
+
+    def expand(self, M: Tensor) -> Tensor:
+        # M R_i rotates each row of M by -i, since (R_i)ᵀ = R_{-i}.
+        return self.rotate(M.unsqueeze(-2).expand(-1, self.blocks, -1), sign=-1).transpose(0, 1)
+
+    def contract(self, grad_blocks: Tensor) -> Tensor:
+        return self.rotate(grad_blocks.transpose(0, 1)).sum(1)
+
+    def take(self, x: Tensor) -> Tensor:
+        return self._rows(x).transpose(0, 1)
+
+    def take_adjoint_(self, grad_x: Tensor, grad_taken: Tensor) -> Tensor:
+        rows, width = grad_taken.transpose(0, 1), self.blocks * self.r_hat
+        if width > self.k:
+            return grad_x.add_(cycle_sum(rows.flatten(-2), self.k))
+        grad_x[..., :width].unflatten(-1, rows.shape[-2:]).add_(rows)
+        return grad_x
+
+    def put_(self, out: Tensor, y: Tensor) -> Tensor:
+        rows = y.transpose(0, 1)
+        if not self.fold and self.blocks * self.r_hat == self.d:
+            out.unflatten(-1, rows.shape[-2:]).add_(rows)
+            return out
+        flat = rows.flatten(-2)
+        if self.fold:
+            flat = cycle_sum(flat, self.rows * self.r_hat)
+        return cycle_add_(out, flat)
+
+    def put_adjoint(self, grad_out: Tensor) -> Tensor:
+        flat = cycle_sum(grad_out, self.rows * self.r_hat)
+        return cycle(flat, self.blocks * self.r_hat).unflatten(-1, (self.blocks, self.r_hat)).transpose(0, 1)
+
+    def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
+        blocks, r_hat = self.expand(M * sign), self.r_hat
+        if self.fold:  # a band of rows blocks starts at every rows-th block of inputs
+            for first in range(0, self.blocks, self.rows):
+                self._add_band_(W, blocks[first : first + self.rows], first * r_hat)
+        else:  # a band of all blocks starts at every tile of outputs
+            for start in range(0, self.d, self.blocks * r_hat):
+                self._add_band_(W[start:], blocks, 0)
+        return W
+
+    def _add_band_(self, W: Tensor, blocks: Tensor, column: int) -> None:
+        """Add blocks (b, r̂, r̂) down the diagonal of W that starts at row 0 and `column`.
+
+        Rows beyond W are cut and columns beyond k wrap around. Only the last block can do either.
+        """
+        r_hat = self.r_hat
+        whole = min(len(blocks), W.shape[0] // r_hat, (self.k - column) // r_hat)
+        square = W[: whole * r_hat, column : column + whole * r_hat]
+        diagonal = square.unflatten(1, (whole, r_hat)).unflatten(0, (whole, r_hat)).diagonal(dim1=0, dim2=2)
+        update = blocks[:whole].permute(1, 2, 0)
+        diagonal.copy_(diagonal.to(torch.promote_types(W.dtype, update.dtype)) + update)
+        rows, start = W[whole * r_hat : (whole + 1) * r_hat], column + whole * r_hat
+        if whole == len(blocks) or not len(rows):
+            return
+        last = blocks[whole, : len(rows)]
+        here = min(r_hat, self.k - start)
+        wide = torch.promote_types(W.dtype, last.dtype)
+        for target, part in ((rows[:, start : start + here], last[:, :here]), (rows, last[:, here:])):
+            if part.shape[1]:
+                summed = cycle_sum(part, self.k)[:, : min(part.shape[1], self.k)]
+                target = target[:, : summed.shape[1]]
+                target.copy_(target.to(wide) + summed)
+
+
+class Rotation(Decoupling):
+    """Decoupling whose row i is first rotated by i steps, as rotary position embeddings are (Su et al. 2021).
+
+    `R_i x = x cos(iθ) + rotate_half(x) sin(iθ)`, θ_j = 10000^(−2j/r̂) for j < r̂/2, repeated for the second half,
+    `rotate_half((a, b)) = (−b, a)` (Jiang et al. 2024, equation 9). r̂ is even.
+    """
+
+    def __init__(self, k: int, d: int, r_hat: int, fold: bool = False) -> None:
+        super().__init__(k, d, r_hat, fold)
+        if r_hat % 2:
+            raise ValueError(f"Rotation pairs the features of a row: `r_hat` must be even, but is {r_hat}.")
+
+    def rotate(self, rows: Tensor, sign: int = 1) -> Tensor:
+        cos, sin = _rotation_tables(self.blocks, self.r_hat // 2, rows.dtype, rows.device)
+        a, b = rows.chunk(2, dim=-1)
+        if sign < 0:
+            return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+@lru_cache(maxsize=64)
+def _rotation_tables(blocks: int, half: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos(iθ_j) and sin(iθ_j), each (blocks, r̂/2): computed in float64, then cast."""
+    with torch.inference_mode(False), torch.no_grad():
+        theta = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
+        angles = torch.arange(blocks, dtype=torch.float64, device=device)[:, None] * theta
+        return angles.cos().to(dtype), angles.sin().to(dtype)
