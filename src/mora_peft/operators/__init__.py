@@ -53,7 +53,9 @@ def check_operator(name: str, layout: str | None = None, fold: bool | None = Non
     if name not in OPERATORS:
         raise ValueError(f"Unknown operator {name!r}: expected one of {', '.join(map(repr, OPERATORS))}.")
     if layout is not None and name != "sharing":
-        raise ValueError(f"`layout` belongs to the operator 'sharing', but it is {layout!r} with {name!r}: leave it out.")
+        raise ValueError(
+            f"`layout` belongs to the operator 'sharing', but it is {layout!r} with {name!r}: leave it out."
+        )
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"Unknown layout {layout!r}: expected one of {', '.join(map(repr, LAYOUTS))}.")
     if fold and not issubclass(OPERATORS[name], Decoupling):

@@ -27,6 +27,17 @@ class Operator(ABC):
             raise ValueError(f"`r_hat`, the side of M, must be a whole number of 1 or more, but is {r_hat!r}.")
         self.k, self.d, self.r_hat = k, d, r_hat
 
+    @property
+    def _identity(self) -> tuple:
+        return type(self), self.k, self.d, self.r_hat, getattr(self, "layout", None), getattr(self, "fold", None)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal operators give equal results for equal M, so adapters that have them can share a product."""
+        return isinstance(other, Operator) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(k={self.k}, d={self.d}, r_hat={self.r_hat})"
 

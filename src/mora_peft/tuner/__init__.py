@@ -1,0 +1,10 @@
+"""MoRA as a PEFT tuner, in PEFT's own four-file grammar."""
+
+from .config import MoraConfig
+from .layer import MoraLayer, MoraLinear
+from .model import MoraModel
+from .registration import register
+
+register(MoraConfig, MoraModel)
+
+__all__ = ["MoraConfig", "MoraLayer", "MoraLinear", "MoraModel"]
