@@ -15,6 +15,22 @@ from .rotation import Decoupling, Rotation
 from .sharing import LAYOUTS, Sharing
 from .truncation import Truncation
 
+__all__ = [
+    "LAYOUTS",
+    "MORA_TYPES",
+    "OPERATORS",
+    "Decoupling",
+    "Operator",
+    "Rotation",
+    "Sharing",
+    "Truncation",
+    "check_operator",
+    "lora_parameters",
+    "make_operator",
+    "needs_even_side",
+    "r_hat_for",
+]
+
 OPERATORS: dict[str, type[Operator]] = {
     "sharing": Sharing,
     "rotation": Rotation,

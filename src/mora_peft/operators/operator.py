@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -125,7 +125,7 @@ class MoraLinear(nn.Module, MoraLayer):
         return y if self.scaling[adapter] == 1.0 else y * self.scaling[adapter]
 
     def _without_merged(self, x: Tensor, result: Tensor) -> Tensor:
-        """The base's own output while adapters are merged into it: their share is subtracted, weights stay as they are."""
+        """The base's own output while adapters are merged into it: their share is subtracted."""
         for adapter in self.merged_adapters:
             M = self.mora_M[adapter]
             y = self.operator[adapter](self._cast_input_dtype(x, M.dtype), M) * self.scaling[adapter]
