@@ -60,8 +60,8 @@ class Operator(ABC):
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
         """`W += sign · ΔW(M)` in place through strided views of W, shape (d, k) in any strides; returns W.
 
-        Each entry of W that ΔW touches is read and written once. A W of lower precision than M is added up in M's
-        precision and rounded once.
+        Each entry of W that ΔW touches is read and written once. ΔW is made in M's dtype and rounded to W's before it
+        is added, as PEFT does for LoRA; for less rounding, merge into a W of M's dtype and round that.
         """
 
     def delta_weight(self, M: Tensor) -> Tensor:

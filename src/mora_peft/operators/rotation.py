@@ -78,7 +78,7 @@ class Decoupling(Operator):
         return cycle(flat, self.blocks * self.r_hat).unflatten(-1, (self.blocks, self.r_hat)).transpose(0, 1)
 
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
-        blocks, r_hat = self.expand(M * sign), self.r_hat
+        blocks, r_hat = self.expand(M * sign).to(W.dtype), self.r_hat
         if self.fold:  # a band of rows blocks starts at every rows-th block of inputs
             for first in range(0, self.blocks, self.rows):
                 self._add_band_(W, blocks[first : first + self.rows], first * r_hat)
@@ -96,19 +96,16 @@ class Decoupling(Operator):
         whole = min(len(blocks), W.shape[0] // r_hat, (self.k - column) // r_hat)
         square = W[: whole * r_hat, column : column + whole * r_hat]
         diagonal = square.unflatten(1, (whole, r_hat)).unflatten(0, (whole, r_hat)).diagonal(dim1=0, dim2=2)
-        update = blocks[:whole].permute(1, 2, 0)
-        diagonal.copy_(diagonal.to(torch.promote_types(W.dtype, update.dtype)) + update)
+        diagonal.add_(blocks[:whole].permute(1, 2, 0))
         rows, start = W[whole * r_hat : (whole + 1) * r_hat], column + whole * r_hat
         if whole == len(blocks) or not len(rows):
             return
         last = blocks[whole, : len(rows)]
         here = min(r_hat, self.k - start)
-        wide = torch.promote_types(W.dtype, last.dtype)
         for target, part in ((rows[:, start : start + here], last[:, :here]), (rows, last[:, here:])):
             if part.shape[1]:
-                summed = cycle_sum(part, self.k)[:, : min(part.shape[1], self.k)]
-                target = target[:, : summed.shape[1]]
-                target.copy_(target.to(wide) + summed)
+                summed = cycle_sum(part, self.k)[:, : part.shape[1]]
+                target[:, : summed.shape[1]].add_(summed)
 
 
 class Rotation(Decoupling):

@@ -94,7 +94,7 @@ class Sharing(Operator):
 
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
         rows = self._inputs.add_(M.new_zeros(self.r_hat, self.k), M * sign)  # M C: r̂ rows, small beside W
-        self._outputs.add_(W.T, rows.T)
+        self._outputs.add_(W.T, rows.T.to(W.dtype))
         return W
 
     def take(self, x: Tensor) -> Tensor:

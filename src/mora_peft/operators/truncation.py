@@ -23,7 +23,7 @@ class Truncation(Operator):
         return F.pad(y[..., : self._written], (0, self.d - self._written))
 
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
-        W[: self._written, : self._read].add_(M[: self._written, : self._read], alpha=sign)
+        W[: self._written, : self._read].add_(M[: self._written, : self._read].to(W.dtype), alpha=sign)
         return W
 
     def take(self, x: Tensor) -> Tensor:

@@ -116,20 +116,21 @@ class MoraLinear(nn.Module, MoraLayer):
             return mora_linear(x, self.mora_M[name], base.weight, base.bias, self.operator[name], self.scaling[name])
         result = self.base_layer(x, *args, **kwargs)
         for adapter in active:
-            result = result + self._adapter_output(adapter, x).to(result.dtype)
+            result = result + self._adapter_output(adapter, self.mora_dropout[adapter](x)).to(result.dtype)
         return result
 
     def _adapter_output(self, adapter: str, x: Tensor) -> Tensor:
-        M = self.mora_M[adapter]
-        y = self.operator[adapter](self.mora_dropout[adapter](self._cast_input_dtype(x, M.dtype)), M)
-        return y if self.scaling[adapter] == 1.0 else y * self.scaling[adapter]
+        M = self._scaled_M(adapter)
+        return self.operator[adapter](self._cast_input_dtype(x, M.dtype), M)
+
+    def _scaled_M(self, adapter: str) -> Tensor:
+        M, scaling = self.mora_M[adapter], self.scaling[adapter]
+        return M if scaling == 1.0 else M * scaling
 
     def _without_merged(self, x: Tensor, result: Tensor) -> Tensor:
         """The base's own output while adapters are merged into it: their share is subtracted."""
         for adapter in self.merged_adapters:
-            M = self.mora_M[adapter]
-            y = self.operator[adapter](self._cast_input_dtype(x, M.dtype), M) * self.scaling[adapter]
-            result = result - y.to(result.dtype)
+            result = result - self._adapter_output(adapter, x).to(result.dtype)
         return result
 
     def _fusable(self, x: Tensor, adapter: str) -> bool:
@@ -174,15 +175,12 @@ class MoraLinear(nn.Module, MoraLayer):
             if name in self.mora_M:
                 alike.setdefault((self.operator[name], self.mora_M[name].dtype), []).append(name)
         for names in alike.values():
-            slot = {name: i for i, name in enumerate(names)}
-            samples = [i for i, name in enumerate(adapter_names) if name in slot]
-            index = torch.tensor([slot[adapter_names[i]] for i in samples], device=x.device)
-            operator, Ms = self.operator[names[0]], [self.mora_M[name] for name in names]
-            if any(self.scaling[name] != 1.0 for name in names):
-                Ms = [M * self.scaling[name] for name, M in zip(names, Ms, strict=True)]
+            samples = [i for i, name in enumerate(adapter_names) if name in names]
+            operator, dtype = self.operator[names[0]], self.mora_M[names[0]].dtype
+            scaled = {name: self._scaled_M(name) for name in names}
             whole = len(samples) == len(x)
-            s = operator.compress(self._cast_input_dtype(x if whole else x[samples], Ms[0].dtype))
-            y = operator.decompress(segmented_product(s, Ms, index)).to(result.dtype)
+            s = operator.compress(self._cast_input_dtype(x if whole else x[samples], dtype))
+            y = operator.decompress(segmented_product(s, [scaled[adapter_names[i]] for i in samples])).to(result.dtype)
             result = result + y if whole else result.index_add(0, torch.tensor(samples, device=x.device), y)
         return result
 
@@ -194,7 +192,7 @@ class MoraLinear(nn.Module, MoraLayer):
         return delta.T if self._transposed else delta
 
     def _merge_M(self, adapter: str) -> Tensor:
-        """scaling · M, in float32 at least: half precision would round before it is added to the weight."""
+        """scaling · M, in float32 at least: rotating M in half precision would round more than once."""
         M = self.mora_M[adapter].detach()
         return M.to(torch.promote_types(M.dtype, torch.float32)) * self.scaling[adapter]
 
