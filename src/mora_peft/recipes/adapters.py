@@ -1,0 +1,175 @@
+"""Adapters as files: read, checked and put on their base, with one clear sentence for whatever is wrong."""
+
+import json
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mora_peft.errors import UserError
+
+from .models import load_base
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's folder, read and whole: its configuration and its tensors by name."""
+
+    folder: Path
+    config: "PeftConfig"
+    tensors: dict[str, "torch.Tensor"]
+
+    def base(self, given: str | None = None) -> str:
+        """The base model `given`, or the one that the adapter was trained on."""
+        name = given or self.config.base_model_name_or_path
+        if not name:
+            raise UserError(f"{self.folder / CONFIG} does not name the base model: give it with --base.")
+        return name
+
+
+def is_adapter(name: str) -> bool:
+    """Whether `name` is the folder of an adapter, whole or damaged, rather than a model."""
+    folder = Path(name)
+    return any((folder / file).is_file() for file in (CONFIG, WEIGHTS, PICKLE))
+
+
+def read_adapter(folder: str | Path) -> Adapter:
+    """The adapter in `folder`.
+
+    Raises UserError where the configuration or the weights are missing, unreadable, cut short, or a pickle.
+    """
+    from peft import PeftConfig
+
+    import mora_peft  # noqa: F401  (registers MoRA with PEFT)
+
+    folder = Path(folder)
+    read_config(folder)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG} is not the configuration of a PEFT adapter ({_line(error)}).") from error
+    return Adapter(folder, config, read_weights(folder))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The fields of `adapter_config.json` in `folder`; UserError where it is missing or no JSON object."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} is not an adapter: it has no {CONFIG}; give the folder that the adapter is in.")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({_line(error)}): copy it again from where it came.") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} must hold a JSON object, but holds a {type(fields).__name__}.")
+    return fields
+
+
+def read_weights(folder: Path) -> dict[str, "torch.Tensor"]:
+    """The tensors of `adapter_model.safetensors` in `folder`; UserError where it is missing, damaged or a pickle."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not path.is_file():
+        if (folder / PICKLE).is_file():
+            raise UserError(
+                f"{folder / PICKLE} is a pickle, which can run code when it is read: save the adapter as {WEIGHTS}, "
+                "or, if the authors' code wrote it, use `mora convert --from-authors`."
+            )
+        raise UserError(f"{folder} has no {WEIGHTS}: the adapter's weights are missing.")
+    if _is_pickle(path):
+        raise UserError(f"{path} is a pickle with the name of a safetensors file: save the adapter as safetensors.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is damaged or cut short ({path.stat().st_size} bytes; {_line(error)}): copy it again from where "
+            "it came."
+        ) from error
+
+
+def put_on(adapter: Adapter, base: "PreTrainedModel") -> "PeftModel":
+    """`adapter` on `base`, in evaluation mode; UserError where it has other layers, keys or shapes than `base`."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # said below, as an error
+            model = PeftModel.from_pretrained(base, str(adapter.folder))
+    except RuntimeError as error:
+        found = re.search(r"size mismatch for (\S+): .*?(\[[^\]]*\]).*?(\[[^\]]*\])", str(error), re.DOTALL)
+        if not found:
+            raise
+        raise UserError(
+            f"The adapter {adapter.folder} does not fit the base model {base.name_or_path}: {found[1]} has the shape "
+            f"{found[2]} where the base needs {found[3]}; give the model that it was trained on."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"The adapter {adapter.folder} does not fit {base.name_or_path}: {_line(error)}") from error
+    check_keys(adapter, set(get_peft_model_state_dict(model, save_embedding_layers=False)))
+    return model.eval()
+
+
+def check_keys(adapter: Adapter, expected: set[str]) -> None:
+    """Raise UserError where the adapter's file lacks tensors that it should have, or has others."""
+    path, found = adapter.folder / WEIGHTS, set(adapter.tensors)
+    for kind, keys in (("lacks", expected - found), ("has the unknown", found - expected)):
+        # Embedding layers that were saved beside the adapter are no part of it.
+        keys = sorted(key for key in keys if "embed" not in key or "lora" in key or "prompt" in key)
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise UserError(f"{path} {kind} {keys[0]}{more}: it does not belong to its {CONFIG}, or to this base.")
+
+
+def load_adapter(
+    folder: str, base: str | None = None, dtype: "torch.dtype | str" = "auto"
+) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
+    """The adapter in `folder`, checked, on its base (or on `base`) in `dtype`, and the base's tokenizer."""
+    adapter = read_adapter(folder)
+    model, tokenizer = load_base(adapter.base(base), dtype)
+    return put_on(adapter, model), tokenizer
+
+
+def skeleton(name: str) -> "PreTrainedModel":
+    """The causal language model `name` without its weights: layers and shapes alone, on the meta device."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The model {name} could not be read: {_line(error)}") from error
+
+
+def check_output(output: Path, record: str) -> None:
+    """Raise UserError where writing `output` would replace a folder that the same command did not write.
+
+    Args:
+        output: The folder to write.
+        record: The file that the command leaves in every folder that it writes.
+    """
+    if output.is_file():
+        raise UserError(f"{output} is a file: give a folder for --output.")
+    if output.is_dir() and any(output.iterdir()) and not (output / record).is_file():
+        raise UserError(f"{output} exists and holds other files: give an empty or new folder for --output.")
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file starts as a pickle or a torch.save archive; safetensors starts with a small 64-bit number."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    return start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and any(start[2:]))
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
