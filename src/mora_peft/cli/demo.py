@@ -29,9 +29,15 @@ def demo(config: CompareConfig) -> None:
     if run is None or run["status"] != "finished" or not run["examples"]:
         raise UserError("No MoRA run of this comparison finished with examples, so there is nothing to merge and ask.")
     merged = Path(config.output) / "merged"
-    merge(MergeConfig(adapter=str(output / "adapter"), output=str(merged)))
+    if _is_older(merged / "config.json", output / "run.json"):
+        merge(MergeConfig(adapter=str(output / "adapter"), output=str(merged)))
     _ask(merged, run["examples"][0])
-    print(f"\nMerged model: {merged}\nReport: {report}")
+    print(f"\nReport: {report}")
+
+
+def _is_older(file: Path, than: Path) -> bool:
+    """Whether `file` is missing or was written before `than`."""
+    return not file.is_file() or file.stat().st_mtime < than.stat().st_mtime
 
 
 def _ask(merged: Path, example: dict[str, str]) -> None:
