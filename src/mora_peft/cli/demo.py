@@ -43,7 +43,9 @@ def _is_older(file: Path, than: Path) -> bool:
 def _ask(merged: Path, example: dict[str, str]) -> None:
     from mora_peft.recipes.decoding import greedy
     from mora_peft.recipes.models import load_base, resolve_dtype
+    from mora_peft.recipes.train import quiet_libraries
 
+    quiet_libraries()
     model, tokenizer = load_base(str(merged), resolve_dtype("auto"))
     length = len(tokenizer(example["expected"])["input_ids"]) + 4
     [answer] = greedy(model, tokenizer, [example["prompt"]], length)
