@@ -3,9 +3,9 @@
 `python benchmarks/step_time.py [bfloat16|float32]` writes benchmarks/results/step_time_DTYPE.json.
 """
 
-import _common  # first: sets the number of threads
 import sys
 
+import _common  # first: sets the number of threads
 import torch
 from peft import LoraConfig, MissConfig, get_peft_model
 from transformers import AutoModelForCausalLM
