@@ -63,14 +63,15 @@ class MoraModel(BaseTuner):
             target.update_layer(adapter_name, r, config=config)
             return
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        quantization = resolve_quantization_backend(base)
+        quantization_kwargs = get_quantization_kwargs(self)
+        quantization = resolve_quantization_backend(base, **quantization_kwargs)
         if not isinstance(base, nn.Linear | Conv1D) and getattr(quantization, "layer_type", None) != "linear":
             raise ValueError(
                 f"Target module {target} ({current_key}) is not supported: MoRA adapts `torch.nn.Linear` (plain or "
                 "quantized) and transformers' `Conv1D`. Leave it out of `target_modules`, or name it in "
                 "`modules_to_save` to train it whole."
             )
-        layer = MoraLinear(target, adapter_name, config=config, r=r, **get_quantization_kwargs(self))
+        layer = MoraLinear(target, adapter_name, config=config, r=r, **quantization_kwargs)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
