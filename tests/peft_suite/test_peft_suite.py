@@ -41,7 +41,7 @@ def report(tmp_path_factory, pytestconfig) -> dict:
     (root / "pytest.ini").write_text("[pytest]\n")  # ends the search for a configuration here
 
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(root)]),
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(root), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTEST_ADDOPTS": "",
         "HF_HUB_CACHE": str(root / "hub"),
         "HF_HUB_OFFLINE": "1",
