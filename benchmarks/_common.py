@@ -1,4 +1,4 @@
-"""What every benchmark here shares: one thread, interleaved repetitions, medians, and a JSON that says how it was made."""
+"""What every benchmark here shares: one thread, interleaved repetitions, medians, a JSON that says how it was made."""
 
 import json
 import os
