@@ -265,7 +265,7 @@ def test_dtypes(row, shape, dtype):
 @every_operator
 @pytest.mark.parametrize("base", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_a_float32_M_beside_a_base_of_another_dtype(row, base):
-    """A half-precision base with a float32 adapter: the output keeps the base's dtype, the gradient of M stays float32."""
+    """The output keeps the dtype of the base, and the gradient of M stays float32."""
     operator, M = make(row, (13, 7, 4))
     x, W = normal(4, 13, dtype=base).requires_grad_(), normal(7, 13, dtype=base)
     M = M.float().requires_grad_()
