@@ -44,7 +44,7 @@ EXPECTED_SKIPS = {
     "This test is only for prompt learning methods": "prompt learning only",
     "Skip tests that are not prompt learning": "prompt learning only",
     "Test not applicable for": "prompt learning, or LoRA's and IA3's ways to combine adapters of unequal ranks",
-    "Testing bias warnings only for": "skips every method; test_peft_extras_bias.py has MoRA's own",
+    "Testing bias warnings only for": "skips every method; test_peft_extras_life_cycle.py has MoRA's own",
     "Multiple active adapters with modules_to_save": "PEFT supports it for no method",
     "Bnb 4 bit quant with CPU": "merging into 4 bits is too coarse on a CPU for every method",
     "got empty parameter set": "neither bitsandbytes nor torchao is installed",
