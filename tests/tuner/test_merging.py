@@ -1,0 +1,135 @@
+"""Merged weights compute what the adapter computed, come back when unmerged, and adapters can be added up."""
+
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, adapted, add, base_weights, logits, mora_layers, same
+from torch.testing import assert_close
+
+every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
+OPERATORS = [
+    {"operator": "sharing"},
+    {"operator": "rotation"},
+    {"operator": "rotation", "fold": True, "scaling": 0.5},
+    {"operator": "decoupling"},
+    {"operator": "truncation"},
+]
+CLOSE = {"rtol": 1e-3, "atol": 1e-4}
+
+
+@every_architecture
+@pytest.mark.parametrize("options", OPERATORS, ids=str)
+@pytest.mark.parametrize("safe_merge", [False, True])
+def test_merging_keeps_the_output_and_unmerging_restores_the_weights(name, options, safe_merge):
+    model = adapted(name, **options)
+    before, expected = base_weights(model), logits(model, name)
+    model.merge_adapter(safe_merge=safe_merge)
+    assert not same(base_weights(model), before)
+    assert_close(logits(model, name), expected, **CLOSE)
+    for key, layer in mora_layers(model).items():
+        assert_close(base_weights(model)[key] - before[key], layer.get_delta_weight("default"), rtol=1e-4, atol=1e-6)
+    model.unmerge_adapter()
+    for key, weight in base_weights(model).items():
+        assert_close(weight, before[key], rtol=1e-5, atol=1e-6)
+    assert_close(logits(model, name), expected, **CLOSE)
+
+
+@every_architecture
+def test_merge_and_unload_leaves_a_plain_model(name):
+    model = adapted(name, task_type=None)  # with a task, PEFT trains a head, of which one can be active only
+    add(model, "other", name, operator="sharing", task_type=None)
+    model.base_model.set_adapter(["default", "other"])
+    expected = logits(model, name)
+    kind = type(model.base_model.model)
+    merged = model.merge_and_unload(safe_merge=True)
+    assert type(merged) is kind
+    assert not mora_layers(merged)
+    assert not [key for key in merged.state_dict() if "mora" in key]
+    assert_close(logits(merged, name), expected, **CLOSE)
+
+
+def test_merging_named_adapters_only():
+    model = adapted("llama")
+    add(model, "other", "llama", operator="sharing")
+    model.set_adapter("other")
+    expected = logits(model, "llama")
+    model.set_adapter("default")
+    merged = model.merge_and_unload(adapter_names=["other"])
+    assert_close(logits(merged, "llama"), expected, **CLOSE)
+
+
+@every_architecture
+def test_unloading_gives_the_base_back(name):
+    base = ARCHITECTURES[name].build()
+    model = adapted(name, task_type=None)
+    assert torch.equal(logits(model.unload(), name), logits(base, name))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_safe_merge_refuses_a_broken_adapter_and_touches_nothing(value):
+    model = adapted("llama")
+    before = base_weights(model)
+    first = next(iter(mora_layers(model).values()))
+    first.mora_M["default"].data[0, 0] = value
+    message = "NaNs detected in the merged weights. The adapter default seems to be broken"
+    with pytest.raises(ValueError, match=message):
+        first.merge(safe_merge=True)
+    assert same(base_weights(model), before)
+    assert not first.merged
+
+
+def test_a_half_precision_base_is_merged_from_a_float32_product():
+    model = adapted("llama", dtype=torch.bfloat16)
+    before = base_weights(model)
+    deltas = {key: layer.get_delta_weight("default") for key, layer in mora_layers(model).items()}
+    model.merge_adapter()
+    for key, weight in base_weights(model).items():
+        assert weight.dtype == torch.bfloat16
+        assert torch.equal(weight, before[key] + deltas[key].to(torch.bfloat16))
+
+
+def test_unmerging_twice_warns():
+    model = adapted("llama")
+    with pytest.warns(UserWarning, match="Already unmerged"):
+        model.unmerge_adapter()
+
+
+@every_architecture
+@pytest.mark.parametrize("operator", ["sharing", "rotation"])
+def test_a_weighted_adapter_is_the_weighted_sum(name, operator):
+    model = adapted(name, operator=operator, scaling=0.5)
+    add(model, "other", name, operator=operator)
+    model.add_weighted_adapter(["default", "other"], [0.7, -0.2], "sum")
+    for layer in mora_layers(model).values():
+        first, second, total = (layer.get_delta_weight(adapter) for adapter in ("default", "other", "sum"))
+        assert_close(total, 0.7 * first - 0.2 * second)
+    model.base_model.set_adapter(["default"])
+    before = logits(model, name)
+    model.add_weighted_adapter(["default"], [1.0], "alone")
+    model.set_adapter("alone")
+    assert_close(logits(model.eval(), name), before, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["default", "wider"], [1, 1], "new"), "equal shape can be combined.*default.*wider"),
+        ((["default", "shared"], [1, 1], "new"), "equal shape can be combined.*Rotation.*Sharing"),
+        ((["default", "elsewhere"], [1, 1], "new"), "equal shape can be combined.*absent"),
+        ((["default", "nobody"], [1, 1], "new"), "'nobody' does not exist: expected some of"),
+        ((["default"], [1], "wider"), "'wider' already exists"),
+        ((["default"], [1, 2], "new"), "one weight for each adapter: got 2 weights, 1 adapters"),
+        (([], [], "new"), "one weight for each adapter"),
+        ((["default"], [1], "new", "svd"), "must be 'linear' for MoRA adapters, but is 'svd'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_weighted_adapter_that_cannot_be_is_refused(arguments, message):
+    model = adapted("llama")
+    add(model, "wider", "llama", r=4)
+    add(model, "shared", "llama", operator="sharing")
+    add(model, "elsewhere", "llama", target_modules=["q_proj"])
+    known = set(model.peft_config)
+    with pytest.raises(ValueError, match=message):
+        model.add_weighted_adapter(*arguments)
+    assert set(model.peft_config) == known
+    assert not any("new" in layer.mora_M for layer in mora_layers(model).values())
