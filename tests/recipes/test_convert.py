@@ -111,6 +111,30 @@ def test_a_pickle_that_would_run_code_is_not_run(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
+def _cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+DAMAGES = {
+    "no configuration": (False, lambda folder: (folder / "adapter_config.json").unlink(), "has no adapter_config.json"),
+    "no weights": (False, lambda folder: (folder / "adapter_model.safetensors").unlink(), "weights are missing"),
+    "safetensors cut short": (False, lambda folder: _cut(folder / "adapter_model.safetensors"), "damaged or cut short"),
+    "pickle cut short": (True, lambda folder: _cut(folder / "adapter_model.bin"), "damaged"),
+    "empty pickle": (True, lambda folder: (folder / "adapter_model.bin").write_bytes(b""), "damaged"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_gets_one_sentence(damage, tmp_path, capsys):
+    pickled, break_it, sentence = DAMAGES[damage]
+    state = {"base_model.model.layer.lora_A.weight": torch.ones(8, 8)}
+    folder = authors_checkpoint(tmp_path / "old", state, pickled)
+    break_it(folder)
+    assert main(["convert", "--from-authors", str(folder), "--output", str(tmp_path / "new")]) == 2
+    assert sentence in capsys.readouterr().err.strip().splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
 def test_a_whole_model_converts_through_the_command(tmp_path, tiny_model):
     torch.manual_seed(0)
     targets = {name: shape for name, shape in linear_shapes(tiny_model).items() if name.endswith("q_proj")}

@@ -1,6 +1,7 @@
 """Merging: the model on disk answers as the unmerged one does, or is not there; damaged adapters get a sentence."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from mora_peft import MoraConfig
+from mora_peft import MoraConfig, MoraModel
 from mora_peft.cli.main import main
 from mora_peft.errors import UserError
 from mora_peft.recipes.adapters import load_adapter
@@ -68,6 +69,22 @@ def test_too_large_an_error_leaves_nothing_behind(adapter, tmp_path):
     with pytest.raises(UserError, match="tolerance"):
         merge(MergeConfig(str(adapter), str(tmp_path / "merged"), dtype="bfloat16", tolerance=1e-9))
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_a_merge_that_loses_the_adapter_is_refused(adapter, tmp_path, monkeypatch):
+    monkeypatch.setattr(MoraModel, "merge_and_unload", MoraModel.unload)
+    with pytest.raises(UserError, match="tolerance"):
+        merge(MergeConfig(str(adapter), str(tmp_path / "merged"), tolerance=0.1))
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_an_adapter_lost_to_rounding_is_mentioned(adapter, tmp_path, capsys):
+    weights = adapter / "adapter_model.safetensors"
+    save_file({name: tensor * 1e-4 for name, tensor in load_file(weights).items()}, weights)
+    merge(MergeConfig(str(adapter), str(tmp_path / "merged"), dtype="float32"))
+    assert "loses much" not in capsys.readouterr().out
+    merge(MergeConfig(str(adapter), str(tmp_path / "rounded"), dtype="bfloat16"))
+    assert "loses much" in capsys.readouterr().out
 
 
 def test_a_foreign_folder_is_not_replaced(adapter, tmp_path):
@@ -137,19 +154,28 @@ DAMAGES = {
         r"shape \[3, 3\] where the base needs",
     ),
     "other layers": (_config(target_modules=["query"]), "does not fit"),
-    "no base": (_config(base_model_name_or_path=None), "--base"),
+    "no base": (_config(base_model_name_or_path=None), "fill in base_model_name_or_path"),
     "lost base": (_config(base_model_name_or_path="no/such/model"), "no/such/model could not be"),
 }
 
 
+COMMANDS = {
+    "merge": ["merge", "ADAPTER", "--output", "OUTPUT"],
+    "convert": ["convert", "--to-lora", "ADAPTER", "--output", "OUTPUT", "--rank", "2"],
+    "inspect": ["inspect", "ADAPTER"],
+    "chat": ["chat", "ADAPTER", "--question", "Who?"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_damaged_adapter_gets_one_sentence(damage, adapter, tmp_path, capsys):
+def test_a_damaged_adapter_gets_one_sentence(damage, command, adapter, tmp_path, capsys):
     break_it, sentence = DAMAGES[damage]
     break_it(adapter)
-    assert main(["merge", str(adapter), "--output", str(tmp_path / "merged")]) == 2
+    places = {"ADAPTER": str(adapter), "OUTPUT": str(tmp_path / "output")}
+    assert main([places.get(word, word) for word in COMMANDS[command]]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("mora merge: ")
-    with pytest.raises(UserError, match=sentence):
-        raise UserError(error)
+    assert error.startswith(f"mora {command}: ")
+    assert re.search(sentence, error), error
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

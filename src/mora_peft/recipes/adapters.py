@@ -31,7 +31,9 @@ class Adapter:
         """The base model `given`, or the one that the adapter was trained on."""
         name = given or self.config.base_model_name_or_path
         if not name:
-            raise UserError(f"{self.folder / CONFIG} does not name the base model: give it with --base.")
+            raise UserError(
+                f"{self.folder / CONFIG} does not name the base model: fill in base_model_name_or_path there."
+            )
         return name
 
 
