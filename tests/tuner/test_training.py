@@ -76,15 +76,14 @@ def test_gradient_checkpointing_changes_no_gradient(name, operator, use_reentran
     model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     model.enable_input_require_grads()
     checkpointed, found = train_step(model, name)
-    assert torch.equal(checkpointed, loss)
+    assert_close(checkpointed, loss)
     assert found.keys() == expected.keys()
     assert any(gradient.any() for gradient in found.values())
     for key, gradient in found.items():
         assert_close(gradient, expected[key])
 
 
-@every_architecture
-@every_operator
+@pytest.mark.parametrize(("name", "operator"), [("gpt2", "rotation"), ("bert", "sharing"), ("t5", "rotation")])
 def test_a_compiled_model_computes_the_same(name, operator):
     model = adapted(name, operator=operator, mora_dropout=0.0).train()
     model.base_model.model.config.use_cache = False
