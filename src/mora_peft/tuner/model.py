@@ -158,6 +158,8 @@ def _nearest_modules(model: nn.Module, targets: set[str] | str | None) -> str:
     known = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)})
     asked = [targets] if isinstance(targets, str) else sorted(targets or ())
     near = [match for name in asked for match in difflib.get_close_matches(name, known, n=1)]
+    if near and isinstance(targets, str):
+        return f" A string is matched as a regular expression against whole names: did you mean the list {near}?"
     if near:
         return f" Did you mean {', '.join(map(repr, dict.fromkeys(near)))}?"
     return f" Its linear layers are called {', '.join(map(repr, known))}." if known else ""
