@@ -21,9 +21,18 @@ def torchao_config(name, **options):
     return TorchAoConfig(quant_type=getattr(quantization, name)(**options))
 
 
+def per_group(size):
+    from torchao.quantization import PerGroup
+
+    return PerGroup(size)
+
+
 QUANTIZERS = {
     "bitsandbytes nf4": lambda: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
     "bitsandbytes int8": lambda: BitsAndBytesConfig(load_in_8bit=True),
+    "torchao int4 weights": lambda: torchao_config(
+        "IntxWeightOnlyConfig", weight_dtype=torch.int4, granularity=per_group(32)
+    ),
     "torchao int8 weights": lambda: torchao_config("Int8WeightOnlyConfig"),
     "torchao int8 weights and activations": lambda: torchao_config("Int8DynamicActivationInt8WeightConfig"),
 }
