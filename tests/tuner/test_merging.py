@@ -109,6 +109,15 @@ def test_a_weighted_adapter_is_the_weighted_sum(name, operator):
     assert_close(logits(model.eval(), name), before, **CLOSE)
 
 
+@pytest.mark.parametrize("targets", [r".*q_proj", "all-linear", ["q_proj"]], ids=str)
+def test_a_weighted_adapter_has_the_layers_of_its_parts(targets):
+    model = adapted("llama", target_modules=targets)
+    add(model, "other", "llama", target_modules=r".*q_proj" if targets == ["q_proj"] else targets)
+    model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
+    for layer in mora_layers(model).values():
+        assert torch.equal(layer.mora_M["sum"], layer.mora_M["default"] + layer.mora_M["other"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -133,9 +133,8 @@ class MoraModel(BaseTuner):
             if len({layer.operator.get(name) for name in adapters}) > 1:
                 found = ", ".join(f"{name}: {layer.operator.get(name, 'absent')}" for name in adapters)
                 raise ValueError(f"Only MoRA adapters of equal shape can be combined, but in {key} they are {found}.")
-        config = copy(self.peft_config[adapters[0]])
-        config.target_modules = set().union(*(_as_set(self.peft_config[name].target_modules) for name in adapters))
-        self.peft_config[adapter_name] = config
+        # Equal shapes in every layer: the first adapter's config describes the layers of all of them.
+        self.peft_config[adapter_name] = copy(self.peft_config[adapters[0]])
         self.inject_adapter(self.model, adapter_name)
         with torch.no_grad():
             for _, layer in layers:
@@ -147,10 +146,6 @@ class MoraModel(BaseTuner):
 
 def _pass_names(module: nn.Module, args: tuple, kwargs: dict, names: list[str]) -> tuple[tuple, dict]:
     return args, {**kwargs, "adapter_names": names}
-
-
-def _as_set(target_modules: set[str] | str) -> set[str]:
-    return {target_modules} if isinstance(target_modules, str) else set(target_modules)
 
 
 def _nearest_modules(model: nn.Module, targets: set[str] | str | None) -> str:
