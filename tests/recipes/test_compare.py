@@ -88,11 +88,12 @@ def test_ctrl_c_stops_every_process(settings, tmp_path):
     children = _children(parent.pid)
     assert children
     parent.send_signal(signal.SIGINT)
-    _, errors = parent.communicate(timeout=60)
+    _, errors = parent.communicate(timeout=180)
     assert parent.returncode == 130
-    assert errors.strip().splitlines() == [
-        "mora compare: interrupted; run the same command again to go on from where it was."
-    ]
+    # Installed quantizers print notices of their own as they are imported; ours is the last word, and no traceback.
+    sentence = "mora compare: interrupted; run the same command again to go on from where it was."
+    assert errors.strip().splitlines()[-1] == sentence
+    assert "Traceback" not in errors
     time.sleep(0.2)
     assert not [child for child in children if _runs(child)]
     assert list(Path(settings["output"]).glob("*/checkpoint-*"))
