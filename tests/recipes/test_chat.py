@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 from mora_peft import MoraConfig
 from mora_peft.cli.main import main
 from mora_peft.recipes import chat as chat_module
-from mora_peft.recipes.models import load_base, load_tuned
+from mora_peft.recipes.adapters import is_adapter, load_adapter
+from mora_peft.recipes.models import load_base
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 
@@ -28,7 +29,8 @@ def adapter(tiny_model, tmp_path_factory):
 
 def said(name, text, new=6):
     """What the model `name` says to `text`, by plain greedy decoding without a cache or a stream."""
-    model, tokenizer = load_tuned(name, torch.float32)
+    load = load_adapter if is_adapter(name) else load_base
+    model, tokenizer = load(name, dtype=torch.float32)
     tokens = tokenizer(text, return_tensors="pt")["input_ids"]
     length = tokens.shape[1]
     with torch.no_grad():

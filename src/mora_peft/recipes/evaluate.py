@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import provenance
+from .adapters import is_adapter, load_adapter
 from .data import load_rows
 from .files import write_json
-from .models import load_tuned, resolve_dtype
+from .models import load_base, resolve_dtype
 from .tasks import task_named, task_options
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def evaluate(config: EvaluateConfig) -> Path:
         task = task_named("memorization") if texts else None
     if config.rows:
         rows = rows.select(range(min(config.rows, len(rows))))
-    model, tokenizer = load_tuned(config.model, resolve_dtype(config.dtype))
+    load = load_adapter if is_adapter(config.model) else load_base
+    model, tokenizer = load(config.model, dtype=resolve_dtype(config.dtype))
 
     loss = mean_loss(model, tokenizer, rows, config.batch_size, config.max_length)
     metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}

@@ -1,6 +1,5 @@
 """Base models and tokenizers, from a folder or the hub."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mora_peft.errors import UserError
@@ -52,18 +51,6 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def load_tuned(name: str, dtype: "torch.dtype") -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A model to use: an adapter on the base that its configuration names, or a plain model."""
-    from peft import PeftConfig, PeftModel
-
-    import mora_peft  # noqa: F401  (registers MoRA with PEFT)
-
-    if not (Path(name) / "adapter_config.json").is_file():
-        return load_base(name, dtype)
-    base, tokenizer = load_base(PeftConfig.from_pretrained(name).base_model_name_or_path, dtype)
-    return PeftModel.from_pretrained(base, name), tokenizer
 
 
 def _first_line(error: Exception) -> str:
