@@ -118,7 +118,7 @@ def test_adjoints(row, data):
     """⟨A u, v⟩ = ⟨u, Aᵀ v⟩ for the three maps of the training path."""
     operator, M = data.draw(cases(row))
     x = normal(5, operator.k, seed=2)
-    taken = operator.take(x)
+    taken = operator.take(x, x.dtype)
     v = normal(*taken.shape, seed=3)
     adjoint = operator.take_adjoint_(torch.zeros_like(x), v)
     assert_close((taken * v).sum(), (x * adjoint).sum())
@@ -136,7 +136,7 @@ def test_adjoints(row, data):
 def test_put_and_take_adjoint_add_to_what_is_there(row, data):
     operator, _ = data.draw(cases(row))
     x, out = normal(5, operator.k, seed=2), normal(5, operator.d, seed=4)
-    v = normal(*operator.take(x).shape, seed=3)
+    v = normal(*operator.take(x, x.dtype).shape, seed=3)
     added = operator.put_(out.clone(), v) - out
     assert_close(added, operator.put_(torch.zeros_like(out), v))
     assert_close(operator.take_adjoint_(x.clone(), v) - x, operator.take_adjoint_(torch.zeros_like(x), v))

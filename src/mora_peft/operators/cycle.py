@@ -39,9 +39,25 @@ def cycle_sum(x: Tensor, side: int) -> Tensor:
         return F.pad(x, (0, side - size))
     if size == side:
         return x
-    out = x[..., : whole * side].unflatten(-1, (whole, side)).sum(-2)
+    if whole > 2:
+        out = x[..., : whole * side].unflatten(-1, (whole, side)).sum(-2)
+    elif whole == 2:  # adding two wide pieces takes a third of the time that `sum` takes
+        out = x[..., :side] + x[..., side : 2 * side]
+    else:
+        out = x[..., :side].clone()
     if rest:
         out[..., :rest] += x[..., whole * side :]
+    return out
+
+
+def cycle_sum_add_(out: Tensor, x: Tensor) -> Tensor:
+    """`out += cycle_sum(x, side)` in place, where out (..., side) may also be wider than x (..., size)."""
+    size, side = x.shape[-1], out.shape[-1]
+    if size >= 2 * side:
+        return out.add_(cycle_sum(x, side))
+    out[..., :size].add_(x[..., :side])
+    if size > side:
+        out[..., : size - side].add_(x[..., side:])
     return out
 
 

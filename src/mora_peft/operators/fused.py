@@ -29,9 +29,9 @@ class _MoraLinear(torch.autograd.Function):
     def forward(ctx, x, M, W, bias, operator, scaling, dtype):
         flat = x.reshape(-1, x.shape[-1])
         out = F.linear(flat, W.to(x.dtype), None if bias is None else bias.to(x.dtype))
-        taken = operator.take(flat.to(dtype))
+        taken = operator.take(flat, dtype)
         blocks = operator.expand((M * scaling if scaling != 1.0 else M).to(dtype))
-        operator.put_(out, torch.matmul(taken, blocks.transpose(1, 2)).to(out.dtype))
+        operator.put_(out, _product(taken, blocks.transpose(1, 2)).to(out.dtype))
         ctx.operator, ctx.scaling, ctx.dtype = operator, scaling, dtype
         ctx.save_for_backward(taken if operator.saves_compressed else x, M, W)
         return out.view(*x.shape[:-1], out.shape[-1])
@@ -46,13 +46,19 @@ class _MoraLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             blocks = operator.expand((M * ctx.scaling if ctx.scaling != 1.0 else M).to(dtype))
             grad_x = flat @ W.to(flat.dtype)
-            operator.take_adjoint_(grad_x, torch.matmul(grad_put, blocks).to(grad_x.dtype))
+            operator.take_adjoint_(grad_x, _product(grad_put, blocks).to(grad_x.dtype))
             grad_x = grad_x.view(*grad_out.shape[:-1], grad_x.shape[-1])
         if ctx.needs_input_grad[1]:
             taken = saved
             if not operator.saves_compressed:
-                taken = operator.take(saved.reshape(-1, saved.shape[-1]).to(dtype))
+                taken = operator.take(saved.reshape(-1, saved.shape[-1]), dtype)
             grad_M = operator.contract(torch.matmul(grad_put.transpose(1, 2), taken)).to(M.dtype)
             if ctx.scaling != 1.0:
                 grad_M = grad_M * ctx.scaling
         return grad_x, grad_M, None, None, None, None, None
+
+
+def _product(taken: Tensor, blocks: Tensor) -> Tensor:
+    """(b, T, r̂) @ (b, r̂, r̂) → (b, T, r̂), laid out in memory with tokens first, as a layer's output is."""
+    rows = taken.new_empty(taken.shape[1], taken.shape[0], blocks.shape[-1]).transpose(0, 1)
+    return torch.bmm(taken, blocks, out=rows)

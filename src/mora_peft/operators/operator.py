@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -71,8 +72,8 @@ class Operator(ABC):
     # The training path, on tokens as rows: x (T, k), out (T, d), blocks first.
 
     @abstractmethod
-    def take(self, x: Tensor) -> Tensor:
-        """(T, k) → (b, T, r̂)."""
+    def take(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """(T, k) → (b, T, r̂) in `dtype`, cast before anything is summed."""
 
     @abstractmethod
     def take_adjoint_(self, grad_x: Tensor, grad_taken: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .cycle import cycle, cycle_add_, cycle_sum
+from .cycle import cycle, cycle_add_, cycle_sum, cycle_sum_add_
 from .operator import Operator
 
 
@@ -44,41 +44,48 @@ class Decoupling(Operator):
     def decompress(self, y: Tensor) -> Tensor:
         return cycle(y.flatten(-2), self.d)
 
-    # Row i of the blocks is M R_i, so that x itself need not be rotated: r̂² numbers a block instead of T · r̂.
+    # The training path. Row i of the blocks is M R_i, so that x itself need not be rotated: r̂² numbers a block instead
+    # of T · r̂. Folded rows are summed before M, so there x is rotated, and M works on m rows a token instead of n.
 
-    def expand(self, M: Tensor) -> Tensor:
-        # M R_i rotates each row of M by -i, since (R_i)ᵀ = R_{-i}.
+    def _blocks_first(self, rows: Tensor) -> Tensor:
+        """(T, rows, r̂) → (b, T, r̂), or (1, T · rows, r̂) where one M works on every row."""
+        return rows.reshape(1, len(rows) * self.rows, self.r_hat) if self.fold else rows.transpose(0, 1)
+
+    def _tokens_first(self, blocks: Tensor, tokens: int) -> Tensor:
+        """The inverse of `_blocks_first`, with a token's rows as one: → (T, rows · r̂)."""
+        return blocks.transpose(0, 1).reshape(tokens, self.rows * self.r_hat)
+
+    def _rotated(self, M: Tensor) -> Tensor:
+        """M R_i of every row of x: (b, r̂, r̂). Rotates each row of M by -i, since (R_i)ᵀ = R_{-i}."""
         return self.rotate(M.unsqueeze(-2).expand(-1, self.blocks, -1), sign=-1).transpose(0, 1)
 
-    def contract(self, grad_blocks: Tensor) -> Tensor:
-        return self.rotate(grad_blocks.transpose(0, 1)).sum(1)
+    def expand(self, M: Tensor) -> Tensor:
+        return super().expand(M) if self.fold else self._rotated(M)
 
-    def take(self, x: Tensor) -> Tensor:
-        return self._rows(x).transpose(0, 1)
+    def contract(self, grad_blocks: Tensor) -> Tensor:
+        return super().contract(grad_blocks if self.fold else self.rotate(grad_blocks.transpose(0, 1)).transpose(0, 1))
+
+    def take(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        read = x[..., : self.blocks * self.r_hat].to(dtype)
+        return self._blocks_first(self.compress(read) if self.fold else self._rows(read))
 
     def take_adjoint_(self, grad_x: Tensor, grad_taken: Tensor) -> Tensor:
-        rows, width = grad_taken.transpose(0, 1), self.blocks * self.r_hat
-        if width > self.k:
-            return grad_x.add_(cycle_sum(rows.flatten(-2), self.k))
-        grad_x[..., :width].unflatten(-1, rows.shape[-2:]).add_(rows)
-        return grad_x
+        flat = self._tokens_first(grad_taken, len(grad_x))
+        if self.fold:
+            rows = cycle(flat, self.blocks * self.r_hat).unflatten(-1, (self.blocks, self.r_hat))
+            flat = self.rotate(rows, sign=-1).flatten(-2)
+        return cycle_sum_add_(grad_x, flat)
 
     def put_(self, out: Tensor, y: Tensor) -> Tensor:
-        rows = y.transpose(0, 1)
-        if not self.fold and self.blocks * self.r_hat == self.d:
-            out.unflatten(-1, rows.shape[-2:]).add_(rows)
-            return out
-        flat = rows.flatten(-2)
-        if self.fold:
-            flat = cycle_sum(flat, self.rows * self.r_hat)
+        flat = self._tokens_first(y, len(out))
         return cycle_add_(out, flat)
 
     def put_adjoint(self, grad_out: Tensor) -> Tensor:
         flat = cycle_sum(grad_out, self.rows * self.r_hat)
-        return cycle(flat, self.blocks * self.r_hat).unflatten(-1, (self.blocks, self.r_hat)).transpose(0, 1)
+        return self._blocks_first(flat.unflatten(-1, (self.rows, self.r_hat)))
 
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
-        blocks, r_hat = self.expand(M * sign).to(W.dtype), self.r_hat
+        blocks, r_hat = self._rotated(M * sign).to(W.dtype), self.r_hat
         if self.fold:  # a band of rows blocks starts at every rows-th block of inputs
             for first in range(0, self.blocks, self.rows):
                 self._add_band_(W, blocks[first : first + self.rows], first * r_hat)

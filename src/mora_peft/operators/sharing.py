@@ -97,8 +97,8 @@ class Sharing(Operator):
         self._outputs.add_(W.T, rows.T.to(W.dtype))
         return W
 
-    def take(self, x: Tensor) -> Tensor:
-        return self._inputs.sum(x).unsqueeze(0)
+    def take(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._inputs.sum(x.to(dtype)).unsqueeze(0)
 
     def take_adjoint_(self, grad_x: Tensor, grad_taken: Tensor) -> Tensor:
         return self._inputs.add_(grad_x, grad_taken[0])

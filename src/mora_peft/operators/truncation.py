@@ -1,5 +1,6 @@
 """Truncation: M sees the first r̂ inputs and writes the first r̂ outputs (Jiang et al. 2024, section 3.2)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,8 +27,8 @@ class Truncation(Operator):
         W[: self._written, : self._read].add_(M[: self._written, : self._read].to(W.dtype), alpha=sign)
         return W
 
-    def take(self, x: Tensor) -> Tensor:
-        return self.compress(x).unsqueeze(0)
+    def take(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.compress(x).to(dtype).unsqueeze(0)
 
     def take_adjoint_(self, grad_x: Tensor, grad_taken: Tensor) -> Tensor:
         grad_x[..., : self._read] += grad_taken[0, ..., : self._read]
