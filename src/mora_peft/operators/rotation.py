@@ -32,7 +32,7 @@ class Decoupling(Operator):
         return cycle(x, self.blocks * self.r_hat).unflatten(-1, (self.blocks, self.r_hat))
 
     def rotate(self, rows: Tensor, sign: int = 1) -> Tensor:
-        """R_i on row i, or its transpose with `sign=-1`: (..., b, r̂) → same. The identity for decoupling."""
+        """R_i on row i, or its transpose with `sign=-1`: (..., b or 1, r̂) → (..., b, r̂). Nothing for decoupling."""
         return rows
 
     def compress(self, x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Decoupling(Operator):
 
     def _rotated(self, M: Tensor) -> Tensor:
         """M R_i of every row of x: (b, r̂, r̂). Rotates each row of M by -i, since (R_i)ᵀ = R_{-i}."""
-        return self.rotate(M.unsqueeze(-2).expand(-1, self.blocks, -1), sign=-1).transpose(0, 1)
+        return self.rotate(M.unsqueeze(-2), sign=-1).expand(-1, self.blocks, -1).transpose(0, 1)
 
     def expand(self, M: Tensor) -> Tensor:
         return super().expand(M) if self.fold else self._rotated(M)
@@ -128,17 +128,16 @@ class Rotation(Decoupling):
             raise ValueError(f"Rotation pairs the features of a row: `r_hat` must be even, but is {r_hat}.")
 
     def rotate(self, rows: Tensor, sign: int = 1) -> Tensor:
-        cos, sin = _rotation_tables(self.blocks, self.r_hat // 2, rows.dtype, rows.device)
-        a, b = rows.chunk(2, dim=-1)
-        if sign < 0:
-            return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+        cos, sin = _rotation_tables(self.blocks, self.r_hat, rows.dtype, rows.device)
+        return (rows * cos).addcmul_(rows.roll(self.r_hat // 2, -1), sin, value=sign)
 
 
 @lru_cache(maxsize=64)
-def _rotation_tables(blocks: int, half: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos(iθ_j) and sin(iθ_j), each (blocks, r̂/2): computed in float64, then cast."""
+def _rotation_tables(blocks: int, r_hat: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos(iθ) and sin(iθ), each (blocks, r̂), computed in float64, then cast. sin has the sign of `rotate_half`."""
     with torch.inference_mode(False), torch.no_grad():
+        half = r_hat // 2
         theta = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
         angles = torch.arange(blocks, dtype=torch.float64, device=device)[:, None] * theta
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)

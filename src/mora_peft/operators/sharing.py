@@ -10,7 +10,7 @@ from .operator import Operator
 
 
 class _Strided:
-    """Entries that lie r̂ apart belong together."""
+    """Entries that lie r̂ apart belong together: `sum` is the map to r̂ numbers, `add_` and `repeat` its adjoint."""
 
     def __init__(self, size: int, r_hat: int) -> None:
         self.size, self.r_hat = size, r_hat
@@ -20,6 +20,9 @@ class _Strided:
 
     def add_(self, out: Tensor, y: Tensor) -> Tensor:
         return cycle_add_(out, y)
+
+    def repeat(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        return cycle(y.to(dtype), self.size)
 
 
 class _Wrapped(_Strided):
@@ -45,6 +48,14 @@ class _Wrapped(_Strided):
             out[..., : self.wrap] += y[..., self.r_hat - self.wrap :]
         return out
 
+    def repeat(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.size <= self.r_hat:
+            return cycle_sum(y, self.size).to(dtype)
+        out = cycle(y.to(dtype), self.size)
+        if self.wrap:  # summed before it is rounded to dtype
+            out[..., : self.wrap] = y[..., : self.wrap] + y[..., self.r_hat - self.wrap :]
+        return out
+
 
 class _Grouped(_Strided):
     """r̂ contiguous groups, the first `size mod r̂` of them one longer."""
@@ -54,6 +65,9 @@ class _Grouped(_Strided):
 
     def add_(self, out: Tensor, y: Tensor) -> Tensor:
         return group_repeat_add_(out, y)
+
+    def repeat(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        return group_repeat_add_(y.new_zeros(*y.shape[:-1], self.size, dtype=dtype), y.to(dtype))
 
 
 # layout: (how inputs are grouped, how outputs are), in the order of the authors' types 1 to 4.
@@ -85,16 +99,15 @@ class Sharing(Operator):
         return self._inputs.sum(x)
 
     def decompress(self, y: Tensor) -> Tensor:
-        return self._outputs.add_(y.new_zeros(*y.shape[:-1], self.d), y)
+        return self._outputs.repeat(y, y.dtype)
 
     def lora_factors(self, M: Tensor) -> tuple[Tensor, Tensor]:
         """A (r̂, k) and B (d, r̂) with `B @ A = ΔW` exactly: A = M C, and B holds zeros and ones."""
-        A = self._inputs.add_(M.new_zeros(self.r_hat, self.k), M)
-        return A, self.decompress(torch.eye(self.r_hat, dtype=M.dtype, device=M.device)).T
+        return self._inputs.repeat(M, M.dtype), self.decompress(torch.eye(self.r_hat, dtype=M.dtype, device=M.device)).T
 
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
-        rows = self._inputs.add_(M.new_zeros(self.r_hat, self.k), M * sign)  # M C: r̂ rows, small beside W
-        self._outputs.add_(W.T, rows.T.to(W.dtype))
+        rows = self._inputs.repeat(M * sign, W.dtype)  # M C: r̂ rows, small beside W
+        self._outputs.add_(W.T, rows.T)
         return W
 
     def take(self, x: Tensor, dtype: torch.dtype) -> Tensor:
