@@ -101,6 +101,12 @@ def test_a_bare_switch_is_on():
     assert not _parser.parse("train", TrainConfig, words).fresh
 
 
+def test_options_may_be_spelled_with_hyphens():
+    words = ["--output", "x-y", "--model=m-n", "--data", "d", "--batch-size", "3", "--learning-rate=0.1"]
+    config = _parser.parse("train", TrainConfig, words)
+    assert (config.output, config.model, config.batch_size, config.learning_rate) == ("x-y", "m-n", 3, 0.1)
+
+
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 def test_every_config_parses_under_the_command_in_its_first_line(file):
     first = file.read_text().splitlines()[0]

@@ -13,8 +13,6 @@ def with_three_adapters(name):
     """Different r̂, different operators, and a factor on one of them."""
     # With a task, PEFT saves a classification head with every adapter; here all adapters share the base's.
     options = {"task_type": None} if name == "bert" else {}
-    if name == "opt":  # its MLP merges batch and sequence into one dimension, where no sample has a name
-        options["target_modules"] = ["q_proj", "out_proj"]
     model = adapted(name, **options)
     add(model, "wide", name, seed=2, r=5, scaling=0.5, **options)
     add(model, "shared", name, seed=3, operator="sharing", **options)

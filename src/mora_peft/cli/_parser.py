@@ -45,7 +45,7 @@ def parse(name: str, config_class: type, argv: list[str], positional: bool = Fal
     """An instance of `config_class` from command-line words; UserError names a wrong option and the nearest one."""
     parser = build_parser(name, config_class, positional)
     try:
-        found = parser.instantiate(parser.parse_args(_with_values(argv, config_class))).as_dict()
+        found = parser.instantiate(parser.parse_args(_spelled_out(argv, config_class))).as_dict()
     except ArgumentError as error:
         raise UserError(_one_sentence(str(error), parser)) from None
     found.pop("config", None)
@@ -68,14 +68,20 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {found[0]}?" if found else "."
 
 
-def _with_values(argv: list[str], config_class: type) -> list[str]:
-    """`argv` with a bare `--fresh`, or any other switch, written out as `--fresh=true`."""
+def _spelled_out(argv: list[str], config_class: type) -> list[str]:
+    """`argv` with `--batch-size` as the field's name, `--batch_size`, and a bare switch `--fresh` as `--fresh=true`."""
     switches = {f"--{field.name}" for field in fields(config_class) if field.type is bool}
-    followed = [*argv[1:], "--"]
+    words = [_underscored(word) for word in argv]
+    followed = [*words[1:], "--"]
     return [
         f"{word}=true" if word in switches and next_word.startswith("-") else word
-        for word, next_word in zip(argv, followed, strict=True)
+        for word, next_word in zip(words, followed, strict=True)
     ]
+
+
+def _underscored(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 def _summary(config_class: type) -> str:

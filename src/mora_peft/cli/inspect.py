@@ -5,5 +5,4 @@ from mora_peft.recipes.inspect import InspectConfig, inspect
 
 
 def main(argv: list[str]) -> int:
-    words = [word.replace("--target-modules", "--target_modules", 1) for word in argv]
-    return run_command("inspect", InspectConfig, inspect, words, positional=True)
+    return run_command("inspect", InspectConfig, inspect, argv, positional=True)

@@ -97,7 +97,8 @@ class Decoupling(Operator):
     def _add_band_(self, W: Tensor, blocks: Tensor, column: int) -> None:
         """Add blocks (b, r̂, r̂) down the diagonal of W that starts at row 0 and `column`.
 
-        Rows beyond W are cut and columns beyond k wrap around. Only the last block can do either.
+        Rows beyond W are cut and columns beyond k wrap around, onto entries that the first blocks wrote already where
+        rows are folded. Only the last block can do either.
         """
         r_hat = self.r_hat
         whole = min(len(blocks), W.shape[0] // r_hat, (self.k - column) // r_hat)
@@ -128,7 +129,9 @@ class Rotation(Decoupling):
             raise ValueError(f"Rotation pairs the features of a row: `r_hat` must be even, but is {r_hat}.")
 
     def rotate(self, rows: Tensor, sign: int = 1) -> Tensor:
-        cos, sin = _rotation_tables(self.blocks, self.r_hat, rows.dtype, rows.device)
+        # A compiler looks through the cache anyway, with a warning.
+        tables = _rotation_tables.__wrapped__ if torch.compiler.is_compiling() else _rotation_tables
+        cos, sin = tables(self.blocks, self.r_hat, rows.dtype, rows.device)
         return (rows * cos).addcmul_(rows.roll(self.r_hat // 2, -1), sin, value=sign)
 
 

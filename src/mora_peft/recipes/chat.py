@@ -48,7 +48,7 @@ class ChatConfig:
 
 
 def chat(config: ChatConfig) -> None:
-    """Answer `question`, or every line of the input, in turn.
+    """Answer `question`, or every line of the input, until /quit, the end of the input, or Ctrl-C at the prompt.
 
     With a chat template the base and the adapter each remember their own conversation. Raises UserError for a model
     or adapter that cannot be loaded, and for `base` without an adapter.
@@ -77,9 +77,9 @@ def chat(config: ChatConfig) -> None:
 
 
 def _questions() -> Iterator[str]:
-    """Lines of the input that are not empty, up to /quit or its end."""
+    """Lines of the input that are not empty, up to /quit, its end, or Ctrl-C."""
     prompt = "> " if sys.stdin.isatty() else ""
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
         while (line := input(prompt).strip()) != "/quit":
             if line:
                 yield line

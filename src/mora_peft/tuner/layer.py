@@ -160,6 +160,9 @@ class MoraLinear(nn.Module, MoraLayer):
 
         Adapters of one operator and side share one compress, one batched product and one decompress.
         """
+        if x.dim() == 2 and adapter_names and len(x) % len(adapter_names) == 0:
+            # OPT's MLP hands over batch and sequence merged into one dimension.
+            adapter_names = [name for name in adapter_names for _ in range(len(x) // len(adapter_names))]
         if len(x) != len(adapter_names):
             raise ValueError(
                 "Length of `adapter_names` should be the same as the number of inputs, but got "
