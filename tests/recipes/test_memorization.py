@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mora_peft.errors import UserError
+from mora_peft.recipes.measures import recall
+from mora_peft.recipes.measures.recall import character_accuracy
 from mora_peft.recipes.tasks import memorization
-from mora_peft.recipes.tasks.memorization import Options, character_accuracy, facts, pairs, rows
+from mora_peft.recipes.tasks.memorization import Options, facts, pairs, rows
 
 
 @pytest.mark.parametrize("make", [facts, lambda count, seed: pairs(count, 32, seed)])
@@ -48,8 +50,8 @@ def test_recall_counts_right_answers(right, monkeypatch):
     data = rows(Options(facts=8, pairs=4, digits=8))
     expected = [completion.strip() for completion in data["completion"]]
     given_answers = expected[:right] + ["?"] * (12 - right)
-    monkeypatch.setattr(memorization, "greedy", lambda *_: given_answers)
-    metrics, answers = memorization.measure(None, lambda texts, **_: {"input_ids": [[0]] * len(texts)}, data)
+    monkeypatch.setattr(recall, "greedy", lambda *_: given_answers)
+    metrics, answers = recall.recall(None, lambda texts, **_: {"input_ids": [[0]] * len(texts)}, data)
     assert answers == given_answers
     assert metrics["exact_match"] == metrics["character_accuracy"] == right / 12
     assert metrics["exact_match"] * 12 == pytest.approx(
@@ -61,3 +63,14 @@ def test_recall_counts_right_answers(right, monkeypatch):
 def test_impossible_options_are_refused(given_options):
     with pytest.raises(UserError):
         Options(**given_options)
+
+
+@pytest.mark.parametrize("group", [True, False])
+def test_tuning_sees_no_row_that_is_tested(group):
+    options = Options(facts=20, pairs=20, digits=8)
+    learned = rows(options)
+    learned = learned if group else learned.select_columns(["prompt", "completion"])
+    [test] = memorization.tests(options, learned)
+    other, [trial] = memorization.tuning(options, learned)
+    assert test.rows is learned and len(other) == len(learned) and trial.rows is other
+    assert not set(other["prompt"]) & set(learned["prompt"])

@@ -5,17 +5,19 @@ with them. `facts` are readable inventions: people, products, dates and codes.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.data import as_fact, load_rows
-from mora_peft.recipes.decoding import greedy
+from mora_peft.recipes.measures.recall import recall
+
+from . import Test, nothing
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from torch.nn import Module
-    from transformers import PreTrainedTokenizerBase
+
+METRIC = "exact_match"
 
 
 @dataclass
@@ -41,45 +43,43 @@ class Options:
 
 def rows(options: Options, data: str | None = None) -> "Dataset":
     """Prompts and completions, in random order, with their kind in the column `group`; or those in `data`."""
+    return make(options) if data is None else load_facts(data)
+
+
+def make(options: Options) -> "Dataset":
+    """The facts and pairs that `options` ask for, mixed."""
     from datasets import Dataset
 
-    if data is not None:
-        found = load_rows(data)
-        if "prompt" not in found.column_names or not isinstance(found[0]["prompt"], str):
-            raise UserError(f"{data} cannot be memorized word by word: expected rows with key and value as texts.")
-        return found
     made = [{"group": "facts", **row} for row in facts(options.facts, options.seed)]
     made += [{"group": "pairs", **row} for row in pairs(options.pairs, options.digits, options.seed)]
     random.Random(options.seed).shuffle(made)
     return Dataset.from_list(made)
 
 
-def measure(
-    model: "Module", tokenizer: "PreTrainedTokenizerBase", rows: "Dataset", batch_size: int = 64
-) -> tuple[dict[str, float], list[str]]:
-    """Recall by greedy decoding: `exact_match` and `character_accuracy`, of all rows and each group; and the answers.
-
-    Character accuracy is the share of the expected text's characters that stand in the same place of the answer.
-    """
-    completions = list(rows["completion"])
-    expected = [completion.strip() for completion in completions]
-    longest = max(len(ids) for ids in tokenizer(completions, add_special_tokens=False)["input_ids"])
-    answers = greedy(model, tokenizer, list(rows["prompt"]), longest + 1, batch_size)
-    exact = [float(answer == text) for answer, text in zip(answers, expected, strict=True)]
-    characters = [character_accuracy(answer, text) for answer, text in zip(answers, expected, strict=True)]
-    groups = list(rows["group"]) if "group" in rows.column_names else [None] * len(exact)
-    names = sorted(set(groups)) if len(set(groups)) > 1 else []
-    metrics = {"exact_match": _mean(exact), "character_accuracy": _mean(characters)}
-    for name in names:
-        inside = [index for index, group in enumerate(groups) if group == name]
-        metrics[f"exact_match_{name}"] = _mean([exact[index] for index in inside])
-        metrics[f"character_accuracy_{name}"] = _mean([characters[index] for index in inside])
-    return metrics, answers
+def load_facts(data: str) -> "Dataset":
+    """The rows of `data`; UserError where they are no texts to complete."""
+    found = load_rows(data)
+    if "prompt" not in found.column_names or not isinstance(found[0]["prompt"], str):
+        raise UserError(f"{data} cannot be memorized word by word: expected rows with key and value as texts.")
+    return found
 
 
-def character_accuracy(answer: str, expected: str) -> float:
-    """The share of `expected`'s characters that `answer` has in the same place."""
-    return sum(a == b for a, b in zip(answer, expected, strict=False)) / len(expected)
+def tests(options: Options, rows: "Dataset", eval_data: str | None = None) -> list[Test]:
+    """Recall of the rows that were learned: there is no knowing the others."""
+    return [Test("", load_facts(eval_data) if eval_data else rows, recall)]
+
+
+def tuning(options: Options, rows: "Dataset") -> tuple["Dataset", list[Test]]:
+    """As many rows of another seed, to learn and to measure; as many invented facts for rows that were given."""
+    if "group" in rows.column_names:
+        other = replace(options, seed=options.seed + _OTHER_SEED)
+    else:
+        other = Options(facts=min(len(rows), _MOST_FACTS), pairs=0, seed=options.seed + _OTHER_SEED)
+    made = make(other)
+    return made, [Test("", made, nothing)]
+
+
+measure = recall
 
 
 def pairs(count: int, digits: int, seed: int) -> list[dict[str, str]]:
@@ -136,10 +136,6 @@ def _name(draw: random.Random) -> str:
     return f"{draw.choice(_FIRST)} {draw.choice(_STARTS)}{draw.choice(_ENDS)}"
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
 _KINDS = (_person, _product, _date, _code)
 _FIRST = (
     "Ansel Briony Caspar Delphine Edmar Fenna Gideon Hesper Ivo Jorun Kestrel Liora Matteus Nerys Orrin Petra".split()
@@ -149,3 +145,4 @@ _ENDS = "bax dova fen gast holt ik lund mere nath oss quist rell sund tane vix w
 _PLACE_ENDS = "bridge burg dale field ford haven mouth stad thorpe wick".split()
 # Each kind of question has well over a thousand forms; staying at a quarter keeps making them quick.
 _MOST_FACTS = 2000
+_OTHER_SEED = 1_000_003  # far from the seeds that people choose
