@@ -1,5 +1,6 @@
 """Base models and tokenizers, from a folder or the hub."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mora_peft.errors import UserError
@@ -26,18 +27,51 @@ def resolve_dtype(name: str) -> "torch.dtype":
     return torch.bfloat16 if native else torch.float32
 
 
-def load_base(name: str, dtype: "torch.dtype") -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+def is_configuration(name: str) -> bool:
+    """Whether `name` is the JSON file of a model's configuration, from which a model without a past is made.
+
+    The weights of such a model are in no other file, so what is trained on it must be saved whole.
+    """
+    return name.endswith(".json")
+
+
+def load_base(
+    name: str, dtype: "torch.dtype | str", tokenizer: str | None = None
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A causal language model in `dtype` and its tokenizer, which gets a padding token if it has none.
 
-    Raises UserError where `name` is neither a folder with a model nor one that the hub knows.
+    Where `name` is the JSON file of a configuration, the weights are random, the same for every dtype, and hang on
+    torch's seed; the tokenizer is the one in the file's folder. `tokenizer` names another, a folder or a hub id.
+
+    Raises UserError where `name` is neither of these, nor a folder with a model, nor one that the hub knows; and where
+    the tokenizer has more tokens than the model.
     """
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        if is_configuration(name):
+            model = _from_configuration(name, dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
         raise UserError(f"The model {name} could not be loaded: {_first_line(error)}") from error
-    return model, load_tokenizer(name)
+    found = load_tokenizer(tokenizer or (str(Path(name).parent) if is_configuration(name) else name))
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(found) > rows:
+        raise UserError(
+            f"The tokenizer {found.name_or_path} has {len(found)} tokens, but the model {name} only {rows}."
+        )
+    return model, found
+
+
+def _from_configuration(name: str, dtype: "torch.dtype | str") -> "PreTrainedModel":
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(name)
+    # Drawn in float32 and rounded, because random numbers drawn in another dtype are other numbers.
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model.to(config.dtype or torch.float32 if dtype == "auto" else dtype)
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":

@@ -1,9 +1,9 @@
 """Merge and reset: one adapter after another on the same base, so that together they reach a rank that none has alone.
 
-With LoRA this is ReLoRA (Lialin et al. 2023, arXiv 2307.05695): each A is drawn anew, and n adapters of rank r can reach
-rank n r. With MoRA's sharing it is ReMoRA (Jiang et al. 2024): each M sees its layer through the next of the four
-layouts. They are two ways in times two ways out, so the second M already brings the rank up to 2 r̂, the most there is;
-the third and the fourth M add freedom, not rank.
+With LoRA this is ReLoRA (Lialin et al. 2023, arXiv 2307.05695): each A is drawn anew, and n adapters of rank r reach
+rank n·r. With MoRA's sharing it is ReMoRA (Jiang et al. 2024): each M sees its layer through the next of the four
+layouts. Those are two ways in times two ways out, so two of them already reach the highest rank that there is, 2·r̂;
+the third and the fourth add freedom, not rank.
 """
 
 import math
