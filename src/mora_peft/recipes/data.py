@@ -6,6 +6,8 @@ Four kinds of row, told apart by their fields:
     {"key": "...", "value": "..."}           a fact: the key is the prompt, a space and the value the completion
     {"messages": [{"role": ..., "content": ...}, ...]}   a chat: the loss is on its last message
     {"text": "..."}                          the loss is on everything
+
+Tasks read further fields of the same rows: an answer, or choices.
 """
 
 import csv
@@ -32,18 +34,90 @@ def load_rows(source: str) -> "Dataset":
     """
     from datasets import Dataset
 
+    return Dataset.from_list(read_rows(source))
+
+
+def read_rows(source: str, also: tuple[str, ...] = (), maybe: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The rows of `source` as `load_rows` has them, with the fields `also`, and those of `maybe` that a row has.
+
+    Raises UserError, besides, for a row without one of the fields `also`.
+    """
     path = Path(source)
     if path.is_dir():
-        rows = _checked(_read_folder(path), source)
+        rows = _read_folder(path)
     elif path.is_file():
         if path.suffix.lower() not in _READERS:
             raise UserError(f"{source} ends in {path.suffix or 'nothing'}; a .jsonl or .csv file was expected.")
-        rows = _checked(_READERS[path.suffix.lower()](path), source)
+        rows = _READERS[path.suffix.lower()](path)
     elif path.suffix.lower() in (*_READERS, ".txt", ".md") or source.count("/") != 1:
         raise UserError(f"There is no file or folder {source}, and it is no hub data set (owner/name) either.")
     else:
-        rows = _checked(_read_hub(source), source)
-    return Dataset.from_list(rows)
+        rows = _read_hub(source)
+    return _checked(rows, source, also, maybe)
+
+
+def load_texts(sources: str | list[str]) -> "Dataset":
+    """Rows with the one column `text`, of several sources; a prompt and its completion are written as one text."""
+    from datasets import Dataset
+
+    texts = []
+    for source in listed(sources):
+        for row in read_rows(source):
+            if not isinstance(row.get("prompt", ""), str):
+                raise UserError(f"{source} holds chats: expected rows with a text, or a prompt and a completion.")
+            texts.append(row["text"] if "text" in row else row["prompt"] + row_end(row["prompt"], row["completion"]))
+    return Dataset.from_list([{"text": text} for text in texts])
+
+
+def read_questions(
+    sources: str | list[str], chat: bool = False, also: tuple[str, ...] = (), maybe: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """Rows with a prompt and a completion, of several sources; as messages of a user and an assistant if `chat`.
+
+    Written as texts, a completion begins with white space, as it does where the row's prompt ends in none.
+    """
+    questions = []
+    for source in listed(sources):
+        for row in read_rows(source, also, maybe):
+            if "prompt" not in row:
+                raise UserError(f"{source} holds texts: expected rows with a prompt and a completion.")
+            if isinstance(row["prompt"], str):
+                row = {**row, "completion": row_end(row["prompt"], row["completion"])}
+                row = as_chat(row) if chat else row
+            questions.append(row)
+    return questions
+
+
+def as_chat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of texts as a chat: one message of the user, one of the assistant."""
+    return row | {
+        "prompt": [{"role": "user", "content": row["prompt"]}],
+        "completion": [{"role": "assistant", "content": row["completion"].strip()}],
+    }
+
+
+def row_end(prompt: str, completion: str) -> str:
+    """`completion` as it follows `prompt`: after a space, where neither has one. That is how tokenizers cut words."""
+    return completion if prompt[-1:].isspace() or completion[:1].isspace() else " " + completion
+
+
+def spoken(value: str | list[dict[str, str]]) -> str:
+    """A prompt or a completion as a text to show: of a chat, its last message."""
+    return value.strip() if isinstance(value, str) else value[-1]["content"].strip()
+
+
+def check_template(rows: "Dataset", tokenizer: Any) -> None:
+    """Raise UserError where `rows` are chats and `tokenizer` has no template to write them with."""
+    if "prompt" in rows.column_names and not isinstance(rows[0]["prompt"], str) and tokenizer.chat_template is None:
+        raise UserError(
+            f"The tokenizer {tokenizer.name_or_path} has no chat template for rows of messages: give rows with a "
+            "prompt and a completion, and to a task that has it the option chat: false."
+        )
+
+
+def listed(sources: str | list[str]) -> list[str]:
+    """One source or several, as a list."""
+    return [sources] if isinstance(sources, str) else list(sources)
 
 
 def as_fact(key: str, value: str) -> dict[str, str]:
@@ -51,7 +125,9 @@ def as_fact(key: str, value: str) -> dict[str, str]:
     return {"prompt": key, "completion": " " + value}
 
 
-def _checked(rows: Iterator[tuple[str, Any]], source: str) -> list[dict[str, Any]]:
+def _checked(
+    rows: Iterator[tuple[str, Any]], source: str, also: tuple[str, ...], maybe: tuple[str, ...]
+) -> list[dict[str, Any]]:
     """Rows in the trainer's form; all of the kind of the first. `rows` yields where each one stands, and the row."""
     found, kind = [], None
     for where, row in rows:
@@ -63,7 +139,10 @@ def _checked(rows: Iterator[tuple[str, Any]], source: str) -> list[dict[str, Any
         missing = [name for name in kind if name not in row]
         if missing:
             raise UserError(f"{where}: expected {' and '.join(kind)} as in the first row, {missing[0]} is missing.")
-        found.append(_converted(kind, row, where))
+        absent = [name for name in also if row.get(name) in (None, "", [])]
+        if absent:
+            raise UserError(f"{where}: expected the field {absent[0]}, found {', '.join(row)}.")
+        found.append(_converted(kind, row, where) | {name: row[name] for name in (*also, *maybe) if name in row})
     if not found:
         raise UserError(f"{source} holds no rows: expected at least one with {_EXPECTED}.")
     return found

@@ -8,20 +8,29 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedTokenizerBase
 
+Prompt = str | list[dict[str, str]]
+
 
 def greedy(
-    model: "Module", tokenizer: "PreTrainedTokenizerBase", prompts: list[str], max_new_tokens: int, batch_size: int = 64
+    model: "Module",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: list[Prompt],
+    max_new_tokens: int,
+    batch_size: int = 64,
+    one_line: bool = True,
 ) -> list[str]:
     """What `model` writes after each prompt, up to the end of the line or of the text, by greedy decoding.
 
-    The first token is never an end, so that a model which would rather go on in a new line gives an answer too.
-    Prompts are padded on the left and decoded together, with a cache. Touches no random numbers and leaves the model
-    in the mode (train or eval) that it was in.
+    A prompt is a text, or messages for the tokenizer's chat template; one too long for the model loses its beginning.
+    With `one_line=False` an answer goes on over the ends of lines. The first token is never an end, so that a model
+    which would rather go on in a new line gives an answer too. Prompts are sorted by length, padded on the left and
+    decoded together, with a cache. Touches no random numbers and leaves the model in the mode (train or eval) that it
+    was in.
     """
     import torch
     from transformers import GenerationConfig
 
-    line_ends = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", "\n\n")]
+    line_ends = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", "\n\n")] if one_line else []
     ends = [tokenizer.eos_token_id, *(ids[0] for ids in line_ends if len(ids) == 1)]
     settings = GenerationConfig(
         do_sample=False,
@@ -30,24 +39,44 @@ def greedy(
         eos_token_id=ends,
         begin_suppress_tokens=ends,
     )
-    answers = []
-    with torch.no_grad(), _evaluating(model), _contiguous_head(model):
-        for start in range(0, len(prompts), batch_size):
-            batch = tokenizer(
-                prompts[start : start + batch_size], padding=True, padding_side="left", return_tensors="pt"
+    room = context_length(model) - max_new_tokens
+    ids = [prompt_ids(tokenizer, prompt)[-room:] for prompt in prompts]
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    answers = [""] * len(ids)
+    with torch.no_grad(), evaluating(model), _contiguous_head(model):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = tokenizer.pad(
+                {"input_ids": [ids[index] for index in chosen]}, padding_side="left", return_tensors="pt"
             ).to(model.device)
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
             tokens = model.generate(**inputs, generation_config=settings)
             # Prompt tuning returns the new tokens after the prompt as well, whatever it puts before it.
             new = tokens[:, inputs["input_ids"].shape[1] :]
-            answers += [
-                text.strip().split("\n")[0].strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)
-            ]
+            for index, text in zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+                answers[index] = text.strip().split("\n")[0].strip() if one_line else text.strip()
     return answers
 
 
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> list[int]:
+    """The tokens of a prompt, as training has them before the completion."""
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"]
+    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def context_length(model: "Module") -> int:
+    """How many tokens of text `model` takes: its positions, less those that prompt tuning has put its vectors in."""
+    config = model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or 10**6
+    virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+    return positions - virtual
+
+
 @contextmanager
-def _evaluating(model: "Module") -> Iterator[None]:
+def evaluating(model: "Module") -> Iterator[None]:
+    """Put `model` in evaluation mode, and back into the mode that it was in."""
     was_training = model.training
     model.eval()
     try:

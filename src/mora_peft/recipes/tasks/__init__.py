@@ -7,7 +7,8 @@ A task's module has five names:
     rows(options, data)      the rows to learn, as a data set with the columns prompt and completion, or text;
                              `data` replaces the rows that the options name or the task would make
     tests(options, rows, eval_data)     what is measured, as a list of `Test`; `eval_data` replaces the rows of the
-                             first, which are also the ones whose loss per token is measured in every run
+                             first, which are also the ones whose loss per token is measured in every run; `rows` is
+                             None where nothing is learned
     tuning(options, rows)    for the search of learning rates: rows to learn and tests, none of them among the rows of
                              `tests`; the function of this module where a task has no better one
 
@@ -76,7 +77,7 @@ def nothing(*_: Any) -> tuple[dict[str, float], list[str]]:
 
 def task_named(name: str) -> ModuleType:
     """The module of the task `name`; UserError lists the tasks there are otherwise."""
-    known = [module.name for module in iter_modules(__path__)]
+    known = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
     if name not in known:
         raise UserError(f"There is no task {name!r}: expected one of {', '.join(known)}.")
     return import_module(f"{__name__}.{name}")

@@ -6,10 +6,12 @@ with them. `facts` are readable inventions: people, products, dates and codes.
 
 import random
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.data import as_fact, load_rows
+from mora_peft.recipes.measures.bits import stored_bits
 from mora_peft.recipes.measures.recall import recall
 
 from . import Test, nothing
@@ -24,13 +26,15 @@ METRIC = "exact_match"
 class Options:
     """How many rows of each kind are made, and from which seed.
 
-    `digits` is the length of a pair's key and value in hexadecimal digits; 32 writes both as UUIDs.
+    `digits` is the length of a pair's key and value in hexadecimal digits; 32 writes both as UUIDs. With `bits` it is
+    also measured how many bits of the pairs' values are stored, at the cost of a pass over all pairs.
     """
 
     facts: int = 0
     pairs: int = 128
     digits: int = 32
     seed: int = 0
+    bits: bool = False
 
     def __post_init__(self):
         if not 0 <= self.facts <= _MOST_FACTS:
@@ -64,9 +68,16 @@ def load_facts(data: str) -> "Dataset":
     return found
 
 
-def tests(options: Options, rows: "Dataset", eval_data: str | None = None) -> list[Test]:
-    """Recall of the rows that were learned: there is no knowing the others."""
-    return [Test("", load_facts(eval_data) if eval_data else rows, recall)]
+def tests(options: Options, rows: "Dataset | None" = None, eval_data: str | None = None) -> list[Test]:
+    """Recall of the rows that were learned, since nobody can know others; and the bits stored of the pairs."""
+    learned = make(options) if rows is None else rows
+    found = [Test("", load_facts(eval_data) if eval_data else learned, recall)]
+    if options.bits:
+        if "group" not in learned.column_names or options.pairs == 0:
+            raise UserError("bits can be measured of made pairs alone: leave out data, and ask for pairs.")
+        random_rows = learned.filter(lambda group: group == "pairs", input_columns="group")
+        found.append(Test("", random_rows, partial(stored_bits, bits_a_row=4 * options.digits), whole=True))
+    return found
 
 
 def tuning(options: Options, rows: "Dataset") -> tuple["Dataset", list[Test]]:
