@@ -203,14 +203,14 @@ def test_facts_are_learned(settings):
 def test_every_method_sees_the_same_rows_in_the_same_order(settings):
     orders = []
     for method in METHODS:
-        trainer, tuned, _ = train._prepare(train.TrainConfig(**settings, method=method))
+        trainer, tuned = train._prepare(train.TrainConfig(**settings, method=method))[:2]
         assert all(p.dtype == torch.float32 for p in tuned.model.parameters() if p.requires_grad)
         orders.append([batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()])
     assert all(order == orders[0] for order in orders)
 
 
 def test_the_loss_is_the_models_own_over_the_labelled_tokens(settings):
-    trainer, tuned, _ = train._prepare(train.TrainConfig(**settings, method="lora", dtype="float32"))
+    trainer, tuned = train._prepare(train.TrainConfig(**settings, method="lora", dtype="float32"))[:2]
     batch = next(iter(trainer.get_train_dataloader()))
     assert (batch["labels"] == -100).any()
     loss, count = labelled_loss(tuned.model, batch)

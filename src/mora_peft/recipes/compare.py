@@ -1,13 +1,15 @@
 """Several methods at one budget: each run in a process of its own, then a table, a verdict and a report."""
 
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mora_peft.errors import UserError
 
+from . import search
+from .files import write_json
 from .methods import method_named, slug
 from .processes import run_all
 from .settings import Settings
@@ -19,13 +21,15 @@ class Contender:
     """One method of a comparison; what it leaves out is as in `mora train`.
 
     Args:
-        method: How to fine-tune: mora, lora, full or prompt.
+        method: How to fine-tune: mora, lora, full, prompt or any other of the README's table.
         method_options: Options of the method's PEFT configuration.
-        learning_rate: Peak learning rate; methods differ in what suits them.
+        peft_config: JSON file with the configuration of any PEFT method, in place of `method`.
+        learning_rate: Peak learning rate; methods differ in what suits them. With trials, the middle of the search.
     """
 
-    method: str
+    method: str = "mora"
     method_options: dict[str, Any] = field(default_factory=dict)
+    peft_config: str | None = None
     learning_rate: float | None = None
 
 
@@ -36,6 +40,8 @@ class CompareConfig(Settings):
     Args:
         methods: The methods to compare.
         seeds: Each method is trained once with each of these seeds.
+        trials: Learning rates to try for each method, a factor of 2 apart, on rows held out for it; 0 for no search.
+        trial_steps: Steps of such a trial; without it as many as in a run.
         jobs: Runs at a time, each with one thread; without it as many as there are processor cores, or one on a GPU.
     """
 
@@ -46,6 +52,8 @@ class CompareConfig(Settings):
         ]
     )
     seeds: list[int] = field(default_factory=lambda: [0])
+    trials: int = 0
+    trial_steps: int | None = None
     jobs: int | None = None
 
     def __post_init__(self):
@@ -54,6 +62,8 @@ class CompareConfig(Settings):
             method_named(contender.method)
         if not self.methods or not self.seeds or (self.jobs is not None and self.jobs < 1):
             raise UserError("A comparison needs at least one method, one seed and one job.")
+        if self.trials < 0 or (self.trial_steps is not None and self.trial_steps < 1):
+            raise UserError("trials must be 0 or more, and trial_steps at least 1.")
 
 
 def compare(config: CompareConfig) -> Path:
@@ -61,24 +71,56 @@ def compare(config: CompareConfig) -> Path:
 
     Each run has a folder under `output`, with its run.json, its adapter and its log. Finished runs whose settings have
     not changed are not repeated; interrupted ones go on from their last checkpoint. A run that diverges or fails is
-    recorded, and the others go on. Raises UserError where none finishes.
+    recorded, and the others go on. The same command, given again elsewhere on a shared `output`, takes a share of the
+    runs. Raises UserError where none finishes.
     """
     from .report import build_report
 
     output = Path(config.output)
     runs = plan(config)
-    waiting = [run for run in runs if config.fresh or not is_finished(run)]
-    for run in runs:
-        if run not in waiting:
-            print(f"{Path(run.output).name}: finished before, not repeated")
-    run_all(waiting, config.jobs or _places())
+    jobs = config.jobs or _places()
+    found = _searched(config, runs, jobs) if config.trials else {}
+    if found:
+        runs = [replace(run, learning_rate=search.best(found[_family(run)]) or run.learning_rate) for run in runs]
+    _run(runs, config.fresh, jobs)
     results = [read_run(Path(run.output)) for run in runs]
+    for run, result in zip(runs, results, strict=True):
+        if found and result.get("search") != found[_family(run)]:
+            result["search"] = found[_family(run)]
+            write_json(Path(run.output) / "run.json", result)
     if not any(result["status"] == "finished" for result in results):
         reasons = "; ".join(f"{result['run']}: {result['message']}" for result in results)
         raise UserError(f"No run of the comparison finished: {reasons}")
     report = build_report(results, output / "report.html")
     print(f"\n{table(results)}\n\n{verdict(results)}\n\nReport: {report}")
     return report
+
+
+def _run(runs: list[TrainConfig], fresh: bool, jobs: int) -> None:
+    """Train the runs that are not finished yet."""
+    waiting = [run for run in runs if fresh or not is_finished(run)]
+    for run in runs:
+        if run not in waiting:
+            print(f"{Path(run.output).name}: finished before, not repeated")
+    run_all(waiting, jobs)
+
+
+def _searched(config: CompareConfig, runs: list[TrainConfig], jobs: int) -> dict[str, list[dict[str, Any]]]:
+    """For each method, by the name its runs share, what the trials of its learning rates came to."""
+    first = {_family(run): run for run in reversed(runs)}
+    trials = {family: search.trial_runs(run, config.trials, config.trial_steps) for family, run in first.items()}
+    _run([trial for family in trials.values() for trial in family], config.fresh, jobs)
+    found = {family: search.scores(runs) for family, runs in trials.items()}
+    for family, tried in found.items():
+        rate = search.best(tried)
+        edge = ", at the edge of those tried" if rate in (tried[0]["learning_rate"], tried[-1]["learning_rate"]) else ""
+        print(f"{family}: " + (f"learning rate {rate:.3g}{edge}" if rate else "no trial finished"), flush=True)
+    return found
+
+
+def _family(run: TrainConfig) -> str:
+    """The name that runs share which differ in their seed only."""
+    return Path(run.output).name.removesuffix(f"-seed{run.seed}")
 
 
 def plan(config: CompareConfig) -> list[TrainConfig]:

@@ -11,7 +11,8 @@ from mora_peft.errors import UserError
 
 if TYPE_CHECKING:
     from torch.nn import Module
-    from transformers import PreTrainedModel
+    from torch.optim import Optimizer
+    from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 Targets = str | list[str]
 
@@ -49,6 +50,8 @@ class Tuned:
     budget_parameters: int
     trainable_parameters: int
     budget_note: str | None
+    optimizer: Callable[["TrainingArguments"], "Optimizer"] | None = None
+    callbacks: tuple["TrainerCallback", ...] = ()
 
 
 def mora(base: "PreTrainedModel", budget: Budget, options: dict[str, Any]) -> "Module":

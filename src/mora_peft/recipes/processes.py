@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -11,24 +12,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from . import provenance
 from .files import write_json
 from .methods import label
-from .train import TrainConfig, holds_another_run
+from .train import TrainConfig, holds_another_run, is_finished
 
 _SECONDS_TO_STOP = 20
+_SECONDS_BETWEEN_LOOKS = 5
 
 
 def run_all(runs: list[TrainConfig], jobs: int) -> None:
     """Train every run, `jobs` at a time; each leaves a run.json, a failed one too.
 
-    Ctrl-C stops the processes and raises KeyboardInterrupt; they go on from their checkpoints the next time.
+    Runs that another comparison on the same folder is busy with come last: they are waited for, and taken over should
+    that one die. Ctrl-C stops the processes and raises KeyboardInterrupt; they go on from their checkpoints the next
+    time.
     """
-    fleet = _Fleet()
+    fleet = _Fleet(runs)
     pool = ThreadPoolExecutor(max_workers=jobs)
     try:
-        for future in [pool.submit(fleet.run, run) for run in runs]:
+        for future in [pool.submit(fleet.work) for _ in range(jobs)]:
             future.result()
     except BaseException:
         fleet.stop()
@@ -38,50 +43,79 @@ def run_all(runs: list[TrainConfig], jobs: int) -> None:
 
 
 class _Fleet:
-    """The processes that run now."""
+    """The runs that wait, and the processes that run now."""
 
-    def __init__(self):
+    def __init__(self, runs: list[TrainConfig]):
+        self.waiting, self.elsewhere = list(runs), set()
+        self.guard = threading.Lock()
         self.children: set[subprocess.Popen] = set()
-        self.stopping = False
+        self.stopping = threading.Event()
 
-    def run(self, run: TrainConfig) -> None:
-        """Train one run to its end, passing its lines on."""
-        if self.stopping:
-            return
+    def work(self) -> None:
+        """Train one waiting run after the other until none is left."""
+        while self.waiting and not self.stopping.is_set():
+            taken = self._take()
+            if taken is None:
+                self.stopping.wait(_SECONDS_BETWEEN_LOOKS)
+                continue
+            run, lock = taken
+            try:
+                self._train(run)
+            finally:
+                lock.release()
+
+    def _take(self) -> tuple[TrainConfig, FileLock] | None:
+        """The first waiting run that nobody else is at, with its lock held; None where there is none."""
+        with self.guard:
+            for run in list(self.waiting):
+                output = Path(run.output)
+                output.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(output / ".lock")
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    if run.output not in self.elsewhere:
+                        print(f"{output.name}  is under way in another process", flush=True)
+                    self.elsewhere.add(run.output)
+                    continue
+                self.waiting.remove(run)
+                if run.output in self.elsewhere and is_finished(run):
+                    lock.release()
+                    continue
+                return run, lock
+        return None
+
+    def _train(self, run: TrainConfig) -> None:
+        """Train one run to its end in a process of its own, passing the lines of its output on."""
         output = Path(run.output)
-        output.mkdir(parents=True, exist_ok=True)
         # A run whose settings have changed since starts anew; `mora train` alone would rather ask.
         run = replace(run, fresh=run.fresh or holds_another_run(run))
         settings = output / "train.yaml"
         settings.write_text(yaml.safe_dump(asdict(run), sort_keys=False), encoding="utf-8")
-        child = subprocess.Popen(
-            [sys.executable, "-m", "mora_peft.cli.main", "train", "--config", str(settings)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            # One thread each: runs side by side then neither disturb nor favour one another.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-            # In a session of its own a child gets no Ctrl-C from the terminal: it is stopped from here, once.
-            start_new_session=True,
-        )
-        self.children.add(child)
-        last = "it wrote nothing"
         with open(output / "log.txt", "w", encoding="utf-8") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "mora_peft.cli.main", "train", "--config", str(settings)],
+                stdout=subprocess.PIPE,
+                stderr=log,  # libraries' notices are kept there, and off the terminal
+                text=True,
+                # One thread each: runs side by side then neither disturb nor favour one another.
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+                # In a session of its own a child gets no Ctrl-C from the terminal: it is stopped from here, once.
+                start_new_session=True,
+            )
+            self.children.add(child)
             for line in child.stdout:
                 log.write(line)
                 log.flush()
-                if line.strip():
-                    last = line.strip()
-                    if not line.startswith((" ", "Traceback")):
-                        print(f"{output.name}  {last}", flush=True)
+                print(f"{output.name}  {line.rstrip()}", flush=True)
         code = child.wait()
         self.children.discard(child)
-        if code != 0 and not self.stopping:
-            _record_failure(run, last)
+        if code != 0 and not self.stopping.is_set():
+            _record_failure(run, _last_line(output / "log.txt"))
 
     def stop(self) -> None:
         """Ask every process to stop, and wait until it has."""
-        self.stopping = True
+        self.stopping.set()
         for child in list(self.children):
             with suppress(ProcessLookupError):
                 child.send_signal(signal.SIGINT)
@@ -90,6 +124,11 @@ class _Fleet:
                 child.wait(timeout=_SECONDS_TO_STOP)
             except subprocess.TimeoutExpired:
                 child.kill()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else "it wrote nothing"
 
 
 def _record_failure(run: TrainConfig, message: str) -> None:

@@ -19,7 +19,7 @@ def fingerprint(config: dict[str, Any]) -> str:
     digest = hashlib.sha256()
     settings = {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for source in filter(None, (config.get("data"), config.get("eval_data"))):
+    for source in filter(None, map(config.get, ("data", "eval_data", "forgetting_data", "peft_config"))):
         path = Path(source)
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in filter(Path.is_file, files):

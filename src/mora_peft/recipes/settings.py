@@ -15,6 +15,9 @@ class Settings:
         data: Rows to learn: a JSONL file (prompt/completion, messages, text or key/value), a CSV file of the same
             fields, a folder of .txt and .md files, or a hub data set as owner/name or owner/name:split.
         eval_data: Rows to measure on, in the same forms; without it a task's own, and without a task none.
+        forgetting_data: General text, in the same forms, whose perplexity before and after training tells what was
+            forgotten.
+        forgetting_rows: Measure forgetting on so many of its rows only.
         task_options: Options of the task. For memorization: facts and pairs (how many of each are made), digits (of
             a pair's key and value; 32 makes a UUID), seed, group (measure one kind only).
         r: Parameter budget: as many parameters as a LoRA of this rank has over the target modules.
@@ -45,6 +48,8 @@ class Settings:
     task: str | None = None
     data: str | None = None
     eval_data: str | None = None
+    forgetting_data: str | None = None
+    forgetting_rows: int = 32
     task_options: dict[str, Any] = field(default_factory=dict)
     r: int = 8
     target_modules: str | list[str] = "all-linear"
@@ -71,7 +76,7 @@ class Settings:
         from mora_peft.errors import UserError
 
         for name in ("r", "steps", "batch_size", "gradient_accumulation", "max_length", "evaluate_every",
-                     "evaluate_batch_size", "checkpoint_every", "log_every"):  # fmt: skip
+                     "evaluate_batch_size", "forgetting_rows", "checkpoint_every", "log_every"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.task is None and self.data is None:

@@ -3,10 +3,11 @@
 import json
 import shutil
 import statistics
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mora_peft.errors import UserError
 
@@ -14,16 +15,19 @@ from . import checkpoints, provenance
 from .files import whole_folder, write_json
 from .methods import METHODS, apply, label, method_named
 from .settings import Settings
+from .spectrum import spectrum_of
 from .tasks import task_named, task_options
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from .methods import Tuned
+    from .tasks import Test
     from .trainer import RecipeTrainer
 
 EXAMPLES = 8
 _CLAIM = "settings.json"  # names the run that a folder belongs to, from its first moment on
+_FORGETTING = "forgetting.json"  # how well the base does on general text, for a run that is resumed
 
 
 @dataclass(kw_only=True)
@@ -31,17 +35,23 @@ class TrainConfig(Settings):
     """Teach a model with one method, and go on from the last checkpoint if interrupted.
 
     Args:
-        method: How to fine-tune: mora, lora, full or prompt.
+        method: How to fine-tune: mora, lora, full, prompt or any other of the README's table.
         method_options: Options of the method's PEFT configuration, such as operator and fold for mora.
+        peft_config: JSON file with the configuration of any PEFT method, in place of `method`.
         learning_rate: Peak learning rate; without it a first guess of the method's own.
+        trial: Learn and measure on the rows that a search of learning rates uses, which are never the test rows.
     """
 
     method: str = "mora"
     method_options: dict[str, Any] = field(default_factory=dict)
+    peft_config: str | None = None
     learning_rate: float | None = None
+    trial: bool = False
 
     def __post_init__(self):
         super().__post_init__()
+        if self.peft_config is not None:
+            self.method, self.method_options = "peft", {**self.method_options, "config": self.peft_config}
         self.learning_rate = self.learning_rate or method_named(self.method).learning_rate
 
 
@@ -59,12 +69,13 @@ def train(config: TrainConfig) -> Path:
         return output
     _make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    trainer, tuned, rows = _prepare(config)
+    trainer, tuned, tests, general = _prepare(config)
     # Only now is the run known to be possible; a mistyped one leaves no trace.
     write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
     resume = checkpoints.latest(output)
     if resume:
         print(f"Going on from {resume}.", flush=True)
+    forgetting = _forgetting_before(config, trainer, general)
     from .trainer import Diverged
 
     trainer.args.eval_on_start &= resume is None
@@ -77,22 +88,26 @@ def train(config: TrainConfig) -> Path:
     except Diverged as error:
         status, message = "diverged", str(error)
     artifact = output / ("model" if METHODS[config.method].trains_base else "adapter")
-    if status == "finished":
+    if status == "finished" and not config.trial:
         with whole_folder(artifact) as folder:
             trainer.model.save_pretrained(folder)
             trainer.processing_class.save_pretrained(folder)
+    if forgetting and status == "finished":
+        forgetting["after"] = _general_perplexity(config, trainer, general)
     result = _result(config, trainer, tuned, artifact) | {
         "status": status,
         "message": message,
         "created": started,
-        "examples": _examples(output, rows),
+        "forgetting": forgetting,
+        "spectrum": spectrum_of(trainer.model) if status == "finished" and not config.trial else None,
+        "examples": _examples(output, tests),
     }
     write_json(output / "run.json", result)
     for leftover in output.glob("checkpoint-*"):
         shutil.rmtree(leftover)
-    for leftover in (output / "before.json", output / "after.json"):
+    for leftover in (output / "before.json", output / "after.json", output / _FORGETTING):
         leftover.unlink(missing_ok=True)
-    print(f"{_summary(result)} -> {artifact if status == 'finished' else output / 'run.json'}", flush=True)
+    print(f"{_summary(result)} -> {artifact if artifact.exists() else output / 'run.json'}", flush=True)
     return output
 
 
@@ -130,26 +145,34 @@ def _empty(output: Path) -> None:
     """Remove what a run leaves in its folder, and nothing else."""
     for folder in (*output.glob("checkpoint-*"), output / "adapter", output / "model"):
         shutil.rmtree(folder, ignore_errors=True)
-    for name in (_CLAIM, "run.json", "before.json", "after.json"):
+    for name in (_CLAIM, "run.json", "before.json", "after.json", _FORGETTING):
         (output / name).unlink(missing_ok=True)
 
 
-def _prepare(config: TrainConfig) -> tuple["RecipeTrainer", "Tuned", "Dataset | None"]:
-    """The trainer with everything it needs, the tuned model, and the rows that are measured (None: there are none)."""
+class _Session(NamedTuple):
+    """All that a run works with; `tests` is empty where nothing but the loss is measured."""
+
+    trainer: "RecipeTrainer"
+    tuned: "Tuned"
+    tests: "list[Test]"
+    general: "Dataset | None"
+
+
+def _prepare(config: TrainConfig) -> _Session:
+    """Load rows and model, and build the trainer, without leaving a trace on the disk."""
     import torch
     from transformers import PrinterCallback, set_seed
 
     from .data import load_rows
     from .models import load_base, resolve_dtype
+    from .progress import Progress
     from .trainer import RecipeTrainer
 
     quiet_libraries()
-    task = task_named(config.task) if config.task else None
-    options = task_options(config.task, config.task_options) if task else None
-    train_rows = task.rows(options, config.data) if task else load_rows(config.data)
-    eval_rows = load_rows(config.eval_data) if config.eval_data else train_rows if task else None
-    if eval_rows is not None and config.evaluate_rows:
-        eval_rows = eval_rows.select(range(min(config.evaluate_rows, len(eval_rows))))
+    train_rows, eval_rows, tests = _rows(config)
+    general = load_rows(config.forgetting_data) if config.forgetting_data else None
+    if general is not None:
+        general = general.select(range(min(config.forgetting_rows, len(general))))
 
     method = METHODS[config.method]
     dtype = resolve_dtype(config.dtype)
@@ -158,25 +181,71 @@ def _prepare(config: TrainConfig) -> tuple["RecipeTrainer", "Tuned", "Dataset | 
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
 
     def measure() -> dict[str, float]:
-        metrics, answers = task.measure(tuned.model, tokenizer, eval_rows, config.evaluate_batch_size)
-        _note_answers(Path(config.output), answers, before=trainer.state.global_step == 0)
+        metrics = {}
+        for test in tests:
+            found, answers = test.run(tuned.model, tokenizer, config.evaluate_batch_size)
+            metrics |= found
+            if answers and test is tests[0]:
+                _note_answers(Path(config.output), answers, before=trainer.state.global_step == 0)
         return metrics
 
-    from .progress import Progress
-
+    arguments = _arguments(
+        config, autocast=method.trains_base and dtype == torch.bfloat16, measured=eval_rows is not None
+    )
     trainer = RecipeTrainer(
         model=tuned.model,
-        args=_arguments(
-            config, autocast=method.trains_base and dtype == torch.bfloat16, measured=eval_rows is not None
-        ),
+        args=arguments,
         train_dataset=train_rows.select_columns(_columns(train_rows)),
         eval_dataset=eval_rows.select_columns(_columns(eval_rows)) if eval_rows is not None else None,
         processing_class=tokenizer,
-        measure=measure if task else None,
-        callbacks=[Progress()],
+        measure=measure if tests else None,
+        callbacks=[Progress(), *tuned.callbacks],
+        optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )
     trainer.remove_callback(PrinterCallback)
-    return trainer, tuned, eval_rows if task else None
+    return _Session(trainer, tuned, tests, general)
+
+
+def _rows(config: TrainConfig) -> "tuple[Dataset, Dataset | None, list[Test]]":
+    """The rows to learn, the rows whose loss is measured (None: none are), and the tests."""
+    from .data import load_rows
+    from .tasks import tuning
+
+    task = task_named(config.task) if config.task else None
+    options = task_options(config.task, config.task_options) if task else None
+    learned = task.rows(options, config.data) if task else load_rows(config.data)
+    if config.trial:
+        learned, tests = getattr(task, "tuning", tuning)(options, learned)
+        return learned, tests[0].rows, []
+    if task is None:
+        measured = load_rows(config.eval_data) if config.eval_data else None
+        if measured is not None and config.evaluate_rows:
+            measured = measured.select(range(min(config.evaluate_rows, len(measured))))
+        return learned, measured, []
+    tests = [test.limited(config.evaluate_rows) for test in task.tests(options, learned, config.eval_data)]
+    return learned, tests[0].rows, tests
+
+
+def _forgetting_before(
+    config: TrainConfig, trainer: "RecipeTrainer", general: "Dataset | None"
+) -> dict[str, Any] | None:
+    """Perplexity of the base on general text, measured once and kept for a run that is resumed."""
+    if general is None:
+        return None
+    kept = _read_json(Path(config.output) / _FORGETTING)
+    if kept is None:
+        adapter = getattr(trainer.model, "disable_adapter", nullcontext)
+        with adapter():
+            before = _general_perplexity(config, trainer, general)
+        kept = {"before": before, "after": None, "rows": len(general), "data": config.forgetting_data}
+        write_json(Path(config.output) / _FORGETTING, kept)
+    return kept
+
+
+def _general_perplexity(config: TrainConfig, trainer: "RecipeTrainer", general: "Dataset") -> float:
+    from .measures.perplexity import perplexity
+
+    return perplexity(trainer.model, trainer.processing_class, general, config.max_length, config.evaluate_batch_size)
 
 
 def _arguments(config: TrainConfig, autocast: bool, measured: bool) -> Any:
@@ -229,6 +298,7 @@ def _result(config: TrainConfig, trainer: "RecipeTrainer", tuned: "Tuned", artif
         "schema": 1,
         "run": Path(config.output).name,
         "task": config.task or "data",
+        "metric": task_named(config.task).METRIC if config.task else "loss",
         "method": config.method,
         "label": label(config.method, config.method_options),
         "seed": config.seed,
@@ -266,15 +336,21 @@ def _note_answers(output: Path, answers: list[str], before: bool) -> None:
     write_json(output / ("before.json" if before else "after.json"), answers)
 
 
-def _examples(output: Path, rows: "Dataset | None") -> list[dict[str, str]]:
-    """The first rows with the answers before and after training."""
-    if rows is None:
+def _examples(output: Path, tests: "list[Test]") -> list[dict[str, str]]:
+    """The first rows of the first test with the answers before and after training, where it has answers."""
+    answers = {name: _read_json(output / f"{name}.json") for name in ("before", "after")}
+    if not tests or answers["after"] is None:
         return []
-    answers = {name: _read_json(output / f"{name}.json") or [""] * len(rows) for name in ("before", "after")}
+    rows, before = tests[0].rows, answers["before"] or [""] * len(tests[0].rows)
     return [
-        {"prompt": row["prompt"], "expected": row["completion"].strip(), "before": before, "after": after}
-        for row, before, after, _ in zip(rows, answers["before"], answers["after"], range(EXAMPLES), strict=False)
+        {"prompt": _text(row["prompt"]), "expected": _text(row["completion"]).strip(), "before": first, "after": last}
+        for row, first, last, _ in zip(rows, before, answers["after"], range(EXAMPLES), strict=False)
     ]
+
+
+def _text(value: "str | list[dict[str, str]]") -> str:
+    """A text, or the last message of a chat."""
+    return value if isinstance(value, str) else value[-1]["content"]
 
 
 def _summary(run: dict[str, Any]) -> str:

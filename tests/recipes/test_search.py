@@ -1,0 +1,58 @@
+"""The search of learning rates: as many trials for each method, on rows of their own, and the best one is used."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from mora_peft.errors import UserError
+from mora_peft.recipes import search
+from mora_peft.recipes.compare import CompareConfig, Contender, compare, plan
+from mora_peft.recipes.train import TrainConfig
+
+
+@pytest.mark.parametrize("trials", range(1, 7))
+def test_rates_are_a_factor_of_two_apart_around_the_first_guess(trials):
+    rates = search.rates(3e-3, trials)
+    assert len(rates) == trials and 3e-3 in rates
+    assert all(math.isclose(b / a, 2) for a, b in pairwise(rates))
+    assert abs(rates.index(3e-3) - (trials - 1) / 2) <= 0.5
+
+
+def test_the_best_is_the_lowest_loss_of_those_that_finished():
+    def trial(rate, score):
+        return {"learning_rate": rate, "score": score}
+
+    assert search.best([trial(1, 0.5), trial(2, None), trial(3, 0.2)]) == 3
+    assert search.best([trial(1, None)]) is None
+
+
+def test_trials_differ_in_the_learning_rate_only_and_never_see_the_test(settings):
+    trials = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), 3, steps=2)
+    assert all(trial.trial and trial.steps == 2 for trial in trials)
+    assert [trial.learning_rate for trial in trials] == search.rates(1e-2, 3)
+    assert len({trial.output for trial in trials}) == 3
+    assert {trial.seed for trial in trials}.isdisjoint({0, 1, 2})
+
+
+def test_a_comparison_searches_reports_and_repeats_nothing(settings):
+    methods = [Contender(method="lora", learning_rate=1e-30), Contender(method="mora", learning_rate=1e-2)]
+    config = CompareConfig(**settings | {"steps": 3}, methods=methods, trials=2, trial_steps=3)
+    compare(config)
+    runs = [json.loads((Path(run.output) / "run.json").read_text()) for run in plan(config)]
+    for run, contender in zip(runs, methods, strict=True):
+        assert [trial["learning_rate"] for trial in run["search"]] == search.rates(contender.learning_rate, 2)
+        assert run["config"]["learning_rate"] == search.best(run["search"])
+    trials = sorted(Path(config.output).glob("search/*/run.json"))
+    assert len(trials) == 4
+    assert not list(Path(config.output).glob("search/*/adapter")), "a trial's weights are of no use"
+    times = [file.stat().st_mtime_ns for file in trials]
+    compare(config)
+    assert [file.stat().st_mtime_ns for file in trials] == times
+
+
+def test_a_negative_number_of_trials_is_refused(settings):
+    with pytest.raises(UserError, match="trials"):
+        CompareConfig(**settings, trials=-1)
