@@ -1,0 +1,59 @@
+"""Pretraining: a model without a past learns to read, and is measured by its perplexity on texts it has not seen.
+
+The model is best made from a configuration (`model: some/config.json`), and its embeddings trained by every method.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mora_peft.errors import UserError
+from mora_peft.recipes.data import load_texts
+
+from . import Test, tuning  # noqa: F401  (tuning is part of the task's protocol)
+from ._files import Sources, check, needed, text_tests
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+METRIC = "perplexity"
+
+
+@dataclass
+class Options:
+    """Where the texts are, a source or several each: a file, a folder or a hub data set.
+
+    `train`: texts to learn, joined and cut into rows of `characters`; max_length must have room for a row, whose end
+    is lost otherwise. `texts`: held-out texts, the first `rows_per_test` of each source; `block`: tokens of context
+    that perplexity is measured with.
+    """
+
+    train: Sources = None
+    texts: Sources = None
+    characters: int = 1200
+    rows_per_test: int = 100
+    block: int = 512
+
+    def __post_init__(self):
+        check(self)
+        if self.characters < 1:
+            raise UserError(f"characters must be at least 1, not {self.characters}.")
+
+
+def rows(options: Options, data: str | None = None) -> "Dataset":
+    """The texts to learn, in rows of about equal length: short texts share one, long ones fill several."""
+    from datasets import Dataset
+
+    texts = load_texts(needed(data or options.train, "pretraining", "train", "data"))["text"]
+    return Dataset.from_list([{"text": text} for text in cut("\n\n".join(texts), options.characters)])
+
+
+def tests(options: Options, rows: "Dataset | None" = None, eval_data: str | None = None) -> list[Test]:
+    """Perplexity on the held-out texts, source by source."""
+    sources = needed(eval_data or options.texts, "pretraining", "texts", "eval_data")
+    return text_tests(sources, options.rows_per_test, options.block)
+
+
+def cut(text: str, characters: int) -> list[str]:
+    """`text` in pieces of `characters` at most, cut before white space where there is any; joined, they are `text`."""
+    return re.findall(rf"(?s).{{1,{characters}}}(?=\s|\Z)|.{{1,{characters}}}", text)
