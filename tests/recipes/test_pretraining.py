@@ -2,13 +2,18 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from mora_peft.errors import UserError
+from mora_peft.recipes import train
 from mora_peft.recipes.tasks import pretraining, task_named, task_options
+from mora_peft.recipes.trainer import RecipeTrainer
 
 WORDS = "the cat sat on the mat and the dog lay by the door while rain fell on the roof of the old house".split()
 
@@ -68,3 +73,43 @@ def test_texts_must_be_given(texts):
         task.rows(task.Options())
     with pytest.raises(UserError, match=r"give --eval_data FILE.*texts"):
         task.tests(task.Options(train=texts))
+
+
+@pytest.fixture
+def reading(settings, texts, tiny_model) -> dict:
+    """Settings of a run that pretrains the tiny model, without its weights."""
+    changes = {
+        "model": str(Path(tiny_model) / "config.json"),
+        "task": "pretraining",
+        "task_options": {"train": texts, "texts": texts, "characters": 100, "block": 64, "rows_per_test": 3},
+        "dtype": "float32",
+    }
+    return settings | changes
+
+
+@pytest.mark.parametrize("method", ["full", "mora"])
+def test_a_model_from_a_configuration_learns_to_read(method, reading):
+    output = train.train(train.TrainConfig(**reading, method=method, learning_rate=1e-2))
+    run = train.read_run(output)
+    first, last = run["evaluations"][0]["perplexity"], run["evaluations"][-1]["perplexity"]
+    assert 200 < first < 330  # it begins at chance, among 257 bytes
+    assert last < 0.9 * first
+
+
+def test_an_interrupted_run_goes_on_with_the_same_random_base(reading, tmp_path, monkeypatch):
+    whole = train.train(train.TrainConfig(**reading | {"output": str(tmp_path / "whole")}, method="lora"))
+    config = train.TrainConfig(**reading, method="lora")
+    original = RecipeTrainer.training_step
+
+    def stop(self, *args, **kwargs):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RecipeTrainer, "training_step", stop)
+        train.train(config)
+    again = train.train(config)
+    assert train.read_run(again)["evaluations"] == train.read_run(whole)["evaluations"]
+    [expected, found] = [load_file(next(output.glob("*/*.safetensors"))) for output in (whole, again)]
+    assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in expected)
