@@ -29,6 +29,7 @@ def test_a_configuration_gives_random_weights_that_hang_on_the_seed(configuratio
     half = seeded(configuration, "bfloat16", **options)
     assert half.dtype == torch.bfloat16 and seeded(configuration, "auto", **options).dtype == torch.float32
     loaded = load_base(tiny_model, torch.float32)[0]
+    assert first.name_or_path == "" != loaded.name_or_path
     name = "model.layers.0.mlp.up_proj.weight"
     weights = [model.state_dict()[name] for model in (first, again, other, half, loaded)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])

@@ -69,6 +69,7 @@ def _from_configuration(name: str, dtype: "torch.dtype | str") -> "PreTrainedMod
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(name)
+    config.name_or_path = ""  # an adapter must not say that this file is its base: the next model from it is another
     # Drawn in float32 and rounded, because random numbers drawn in another dtype are other numbers.
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model.to(config.dtype or torch.float32 if dtype == "auto" else dtype)
