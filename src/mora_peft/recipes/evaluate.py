@@ -1,4 +1,4 @@
-"""Measure a model or an adapter on rows: loss and perplexity, and recall where the rows have texts to complete."""
+"""Measure a model or an adapter: loss and perplexity of rows, and all that a task measures."""
 
 import math
 import os
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import provenance
 from .adapters import is_adapter, load_adapter
-from .data import load_rows
+from .data import check_template, load_rows, spoken
 from .files import write_json
 from .models import load_base, resolve_dtype
-from .tasks import task_named, task_options
+from .tasks import Test, nothing, task_named, task_options
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class EvaluateConfig:
-    """Measure an adapter or a model: loss and perplexity on its rows, and recall by greedy decoding.
+    """Measure an adapter or a model: loss and perplexity of rows, and all that a task measures.
 
     Args:
         model: An adapter's folder, a model's folder, or a hub id.
-        data: Rows to measure on, as in `mora train`.
-        task: Where rows and metric come from; without data, the rows that the task makes.
+        data: Rows to measure on, as in `mora train`; with a task, in place of its main test's rows.
+        task: What is measured, as in `mora train`; without one, loss, and recall of rows with a prompt and an answer.
         task_options: Options of the task.
-        rows: Measure on so many rows only.
+        lm_eval: Tasks of lm-evaluation-harness to measure, by name or as YAML files, with commas between them.
+        rows: Measure on so many rows of each test only.
         batch_size: Rows measured at once.
         max_length: Longest row in tokens; longer ones are cut.
         dtype: Of the base model.
@@ -39,6 +40,7 @@ class EvaluateConfig:
     data: str | None = None
     task: str | None = None
     task_options: dict[str, Any] = field(default_factory=dict)
+    lm_eval: str | None = None
     rows: int | None = None
     batch_size: int = 16
     max_length: int = 512
@@ -48,8 +50,10 @@ class EvaluateConfig:
     def __post_init__(self):
         from mora_peft.errors import UserError
 
-        if self.data is None and self.task is None:
-            raise UserError("There is nothing to measure on: give --data FILE, or --task memorization.")
+        if self.data is None and self.task is None and self.lm_eval is None:
+            raise UserError(
+                "There is nothing to measure on: give --data FILE, --task memorization, or --lm-eval TASKS."
+            )
         if min(self.batch_size, self.max_length, 1 if self.rows is None else self.rows) < 1:
             raise UserError("rows, batch_size and max_length must be at least 1.")
 
@@ -57,45 +61,69 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> Path:
     """Measure, print a table, and return the path of the JSON file with the metrics and every answer.
 
-    Rows with a prompt and a completion as texts are completed as in the memorization task; others have a loss alone.
     Raises UserError for bad data or a model that cannot be loaded.
     """
+    from .harness import check_harness, measure_by_harness
     from .train import quiet_libraries
 
     quiet_libraries()
-    if config.task:
-        task = task_named(config.task)
-        rows = task.rows(task_options(config.task, config.task_options), config.data)
-    else:
-        rows = load_rows(config.data)
-        texts = "prompt" in rows.column_names and isinstance(rows[0]["prompt"], str)
-        task = task_named("memorization") if texts else None
-    if config.rows:
-        rows = rows.select(range(min(config.rows, len(rows))))
+    if config.lm_eval:
+        check_harness()
+    tests = [test.limited(config.rows) for test in _tests(config)]
     load = load_adapter if is_adapter(config.model) else load_base
     model, tokenizer = load(config.model, dtype=resolve_dtype(config.dtype))
 
-    loss = mean_loss(model, tokenizer, rows, config.batch_size, config.max_length)
-    metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-    answers: list[str] = []
-    if task:
-        recall, answers = task.measure(model, tokenizer, rows, config.batch_size)
-        metrics |= recall
-    print(f"{config.model} on {len(rows)} rows")
+    metrics: dict[str, float] = {}
+    answers: list[dict[str, str]] = []
+    if tests:
+        main = tests[0].rows
+        check_template(main, tokenizer)
+        loss = mean_loss(model, tokenizer, main, config.batch_size, config.max_length)
+        metrics |= {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    for test in tests:
+        found, said = test.run(model, tokenizer, config.batch_size)
+        metrics |= found
+        answers += [
+            {"test": test.name, "prompt": spoken(row["prompt"]), "expected": _expected(row), "answer": answer}
+            for row, answer in zip(test.rows, said, strict=False)
+        ]
+    if config.lm_eval:
+        metrics |= measure_by_harness(model, tokenizer, config.lm_eval.split(","), config.batch_size, config.rows)
+    print(
+        f"{config.model}" + "".join(f", {len(test.rows)} rows{f' of {test.name}' * bool(test.name)}" for test in tests)
+    )
     for name, value in metrics.items():
         print(f"  {name.replace('_', ' '):<28}{value:.4f}")
     result = {
         "config": asdict(config),
-        "rows": len(rows),
+        "rows": len(tests[0].rows) if tests else 0,
         "metrics": metrics,
-        "answers": [
-            {"prompt": row["prompt"], "expected": row["completion"].strip(), "answer": answer}
-            for row, answer in zip(rows, answers, strict=False)
-        ],
+        "answers": answers,
         "versions": provenance.versions(),
         "device": provenance.device(),
     }
     return write_json(Path(config.output), result)
+
+
+def _tests(config: EvaluateConfig) -> list[Test]:
+    """The task's tests; of rows without a task, recall where they are texts to complete, else nothing but the loss."""
+    from .measures.recall import recall
+
+    if config.task:
+        return task_named(config.task).tests(task_options(config.task, config.task_options), None, config.data)
+    if config.data is None:
+        return []
+    rows = load_rows(config.data)
+    texts = "prompt" in rows.column_names and isinstance(rows[0]["prompt"], str)
+    return [Test("", rows, recall if texts else nothing)]
+
+
+def _expected(row: dict[str, Any]) -> str:
+    """What the answer to a row should have been, to show: the columns that tests have it in differ."""
+    for name in ("completion", "right", "answers", "answer"):
+        if name in row:
+            return ", ".join(row[name]) if name == "answers" else spoken(row[name])
+    return ""
 
 
 def mean_loss(
