@@ -1,95 +1,29 @@
-"""The comparison page: its numbers are right, its sentences are honest, and no result can break it."""
+"""The comparison page: all that a result can hold is on it, and no result can break it."""
 
 import json
 import math
 import os
-import random
-import shutil
-import subprocess
 from html import unescape
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
+from fake_page import Page
+from fake_results import capacity_study, run, study
 
 from mora_peft.cli import report as command
 from mora_peft.errors import UserError
 from mora_peft.recipes import report
 from mora_peft.recipes.report import build_report, load_results
-from mora_peft.recipes.report_page.charts import bar_chart, line_chart, look
-from mora_peft.recipes.report_page.headline import headline
-from mora_peft.recipes.report_page.numbers import Estimate, gather, student_t
+from mora_peft.recipes.report_page import sections
+from mora_peft.recipes.report_page.charts import bar_chart, line_chart, scatter_chart
+from mora_peft.recipes.report_page.groups import gather
+from mora_peft.recipes.report_page.looks import look
+from mora_peft.recipes.report_page.metrics import Metric
+from mora_peft.recipes.report_page.spectra import spectrum_charts, sweep_chart
 
 NASTY = "</script><script>alert('x')</script><img src=x onerror=alert(1)> & \"quoted\" {{ 1 }}"
-
-
-def run(method="mora", seed=0, scores=(0.0, 0.5, 1.0), **changes) -> dict:
-    """The result of one small run whose exact match went through `scores`, evaluated every 10 steps."""
-    name = {"mora": "MoRA", "lora": "LoRA", "full": "Full"}.get(method, method)
-    steps = 10 * (len(scores) - 1)
-    return {
-        "schema": 1,
-        "run": f"{method}-r8-seed{seed}",
-        "task": "memorization",
-        "method": method,
-        "label": name,
-        "seed": seed,
-        "status": "finished",
-        "message": None,
-        "config": {"model": "base", "learning_rate": 0.001, "seed": seed, "data": {"rows": 8}},
-        "versions": {"torch": "2.13.0"},
-        "git_revision": "abc",
-        "device": "cpu, 1 thread",
-        "created": "2026-01-01T00:00:00Z",
-        "budget_parameters": 1000,
-        "trainable_parameters": 1001,
-        "budget_note": None,
-        "adapter_bytes": 2002,
-        "steps": steps,
-        "tokens": 5120,
-        "step_seconds_median": 0.5 + 0.1 * seed,
-        "peak_memory_bytes": 2**30,
-        "history": [{"step": step, "loss": 5.0 / step, "learning_rate": 0.001} for step in range(1, steps + 1)],
-        "evaluations": [
-            {"step": 10 * i, "exact_match": score, "character_accuracy": score, "loss": 1.5 - score}
-            for i, score in enumerate(scores)
-        ],
-        "examples": [{"prompt": "Who?", "expected": "Ann", "before": "Bob", "after": "Ann"}],
-    } | changes
-
-
-def seeds(method: str, finals: list[float], **changes) -> list[dict]:
-    return [run(method, seed, (0.0, final), **changes) for seed, final in enumerate(finals)]
-
-
-def said(results: list[dict]) -> tuple[str, str]:
-    """The headline of one comparison, and its notes as one text."""
-    (comparison,) = gather(results)
-    claim, notes = headline(comparison)
-    return claim, " ".join(notes)
-
-
-class Page(HTMLParser):
-    """The elements of a page, and its visible text."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.elements, self.text, self.open = [], "", None
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self.open = tag
-
-    def handle_data(self, data):
-        if self.open not in ("script", "style"):
-            self.text += data
-
-    def handle_endtag(self, tag):
-        self.open = None
+LOSS, MATCH = Metric("loss"), Metric("exact_match")
+EXAMPLE = {"prompt": "Who?", "expected": "Ann", "before": "Bob", "after": "Ann"}
 
 
 @pytest.fixture
@@ -99,108 +33,9 @@ def page(tmp_path, monkeypatch):
     return lambda results: Page(build_report(results, tmp_path / "page.html").read_text(encoding="utf-8"))
 
 
-# Numbers
-
-
-@given(st.integers(1, 300), st.floats(0.5, 0.999))
-def test_student_t_agrees_with_scipy(degrees, confidence):
-    assert student_t(degrees, confidence) == pytest.approx(stats.t.ppf((1 + confidence) / 2, degrees), rel=1e-9)
-
-
-@given(st.lists(st.integers(0, 64), min_size=2, max_size=9).filter(lambda counts: len(set(counts)) > 1))
-def test_interval_agrees_with_scipy(counts):
-    values = [count / 64 for count in counts]
-    found = Estimate.of(values)
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=stats.tmean(values), scale=stats.sem(values))
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9, abs=1e-12)
-
-
-def test_one_value_has_no_interval():
-    assert Estimate.of([0.5, None]) == Estimate(0.5, None, None, 1)
-
-
-def test_runs_are_grouped_by_all_but_their_seed():
-    results = [*seeds("mora", [1.0, 0.9]), run("lora"), run("lora", run="lora-r1-seed0")]
-    groups = gather(results)[0].groups
-    assert sorted(len(group.runs) for group in groups) == [1, 1, 2]
-    assert len({group.label for group in groups}) == 3, "two sizes of one method must have different labels"
-
-
 def test_each_task_has_a_part_of_its_own(page):
     elements = page([run(), run("lora"), run(task="math")]).elements
     assert sum(tag == "article" for tag, _ in elements) == 2
-
-
-def test_steps_to_recall_is_the_first_evaluation_at_or_above_it():
-    (comparison,) = gather([run(scores=(0.0, 0.5, 0.6, 1.0))])
-    (line,) = report.table(comparison)["lines"]
-    cells = dict(zip(report.COLUMNS, line["cells"], strict=True))
-    assert cells["Steps to 50\u00a0%"]["value"] == 10
-    assert cells["Steps to 99\u00a0%"]["value"] == 30
-
-
-def test_a_mark_that_one_seed_missed_does_not_sort_as_reached():
-    (comparison,) = gather([run(), run(seed=1, scores=(0.0, 0.1, 0.2))])
-    (line,) = report.table(comparison)["lines"]
-    cell = dict(zip(report.COLUMNS, line["cells"], strict=True))["Steps to 99\u00a0%"]
-    assert cell["value"] is None and "1 of 2" in cell["detail"]
-
-
-# Sentences
-
-
-def test_one_seed_names_the_leader_and_says_that_it_shows_no_spread():
-    claim, notes = said(seeds("mora", [0.9]) + seeds("lora", [0.6]))
-    assert claim.startswith("MoRA led") and "30 percentage points" in claim
-    assert "one seed shows no spread" in notes
-
-
-def test_one_seed_each_with_equal_scores_has_no_leader():
-    claim, _ = said(seeds("mora", [0.9]) + seeds("lora", [0.9]))
-    assert "level" in claim and "led" not in claim
-
-
-def test_overlapping_intervals_are_no_difference():
-    claim, notes = said(seeds("mora", [0.9, 0.7, 0.8]) + seeds("lora", [0.6, 0.8, 0.75]))
-    assert claim.lower().startswith("no difference seen") and "led" not in claim
-    assert "one seed" not in notes.lower()
-
-
-def test_separate_intervals_have_a_leader():
-    claim, _ = said(seeds("lora", [0.91, 0.9, 0.92]) + seeds("mora", [0.51, 0.5, 0.52]))
-    assert claim.startswith("LoRA led") and "do not overlap" in claim
-
-
-def test_a_method_of_another_size_is_not_the_leader_but_is_told():
-    claim, notes = said([run(), run("lora", scores=(0.0, 0.5)), run("full", trainable_parameters=50_000)])
-    assert "MoRA led" in claim and "Full" not in claim
-    assert "Full ended at 100\u00a0%, at 5,000\u00a0% of the budget" in notes
-
-
-def test_runs_that_did_not_finish_are_left_out_of_averages_and_told(page):
-    lost = run("lora", 1, (0.0, 1.0), status="diverged", message="The loss became NaN.")
-    claim, notes = said([run(scores=(0.0, 0.9)), run("lora", scores=(0.0, 0.3)), lost])
-    assert "30\u00a0% for LoRA" in claim
-    assert "LoRA: 1 of 2 runs diverged" in notes
-    assert "The loss became NaN." in page([run(), lost]).text
-
-
-def test_nothing_finished_is_said():
-    claim, _ = said([run(status="failed"), run("lora", status="diverged")])
-    assert claim.startswith("No run finished")
-
-
-def test_different_steps_are_told():
-    _, notes = said([run(), run("lora", steps=7)])
-    assert "differ in steps" in notes
-
-
-@given(st.randoms(use_true_random=False))
-def test_the_order_of_results_changes_nothing(shuffler: random.Random):
-    results = seeds("mora", [0.9, 0.7, 0.8]) + seeds("lora", [0.6, 0.8, 0.75]) + seeds("full", [1.0])
-    shuffled = results.copy()
-    shuffler.shuffle(shuffled)
-    assert said(shuffled) == said(results)
 
 
 # Charts
@@ -208,7 +43,7 @@ def test_the_order_of_results_changes_nothing(shuffler: random.Random):
 
 def test_the_band_reaches_from_the_lowest_seed_to_the_highest():
     (comparison,) = gather([run(scores=(0.0, 0.2, 0.9)), run(seed=1, scores=(0.0, 0.4, 0.7))])
-    band, line = line_chart(comparison.groups, "evaluations", "exact_match", share=True)["data"]
+    band, line = line_chart(comparison.groups, "evaluations", MATCH)["data"]
     assert line["x"] == [0, 10, 20] and line["y"] == pytest.approx([0.0, 0.3, 0.8])
     assert band["y"] == pytest.approx([0.0, 0.4, 0.9, 0.7, 0.2, 0.0])
 
@@ -216,14 +51,14 @@ def test_the_band_reaches_from_the_lowest_seed_to_the_highest():
 def test_a_dense_curve_keeps_its_mean():
     history = [{"step": step, "loss": 1.0 + (step % 2)} for step in range(1, 1201)]
     (comparison,) = gather([run(history=history)])
-    (line,) = line_chart(comparison.groups, "history", "loss", share=False)["data"]
+    (line,) = line_chart(comparison.groups, "history", LOSS)["data"]
     assert len(line["x"]) <= 60 and line["x"][-1] == 1200
     assert line["y"] == pytest.approx([1.5] * len(line["y"]))
 
 
 def test_a_label_is_no_markup_in_a_chart_either():
     (comparison,) = gather([run(label="<b>x</b>")])
-    named = [line_chart(comparison.groups, "history", "loss", share=False)["data"][0]["name"]]
+    named = [line_chart(comparison.groups, "history", LOSS)["data"][0]["name"]]
     named += bar_chart(comparison.groups, lambda group: 1.0, "s")["data"][0]["y"]
     assert all("<" not in name and unescape(name) == "<b>x</b>" for name in named)
 
@@ -235,7 +70,67 @@ def test_neighbouring_methods_differ_in_colour_dash_and_marker():
         assert all(one[key] != next_one[key] for key in ("colour", "dash", "marker"))
 
 
+def test_a_curve_of_one_point_is_no_chart():
+    (comparison,) = gather([run(evaluations=[{"step": 10, "exact_match": 1.0}])])
+    assert line_chart(comparison.groups, "evaluations", MATCH) is None
+
+
+def test_a_mark_of_the_scatter_is_a_mean_with_bars_to_its_seeds():
+    found = [run(forgetting={"before": 10.0, "after": 11.0}, scores=(0.0, 0.8))]
+    found += [run(seed=1, forgetting={"before": 10.0, "after": 13.0}, scores=(0.0, 0.6)), run("lora", forgetting=None)]
+    (comparison,) = gather(found)
+    (trace,) = scatter_chart(comparison)["data"]
+    assert trace["x"] == pytest.approx([1.2]) and trace["y"] == pytest.approx([0.7])
+    assert trace["error_x"]["array"] == pytest.approx([0.1]) and trace["error_y"]["arrayminus"] == pytest.approx([0.1])
+
+
+def test_a_spectrum_is_drawn_from_its_largest_value_to_its_last_that_shows():
+    values = [10.0 * 0.97**place for place in range(1000)]
+    (comparison,) = gather([run(spectrum=[{"layer": "q", "singular_values": values}]), run("lora")])
+    charts = {chart["title"]: chart["figure"] for chart in spectrum_charts(comparison.groups)}
+    assert set(charts) == {"q", "layers.0.q_proj"}
+    (trace,) = charts["q"]["data"]
+    assert trace["x"][0] == 1 and trace["y"][0] == 10.0 and len(trace["x"]) <= 121
+    assert trace["y"][-1] >= 10.0 * 1e-4 > 0.97 * trace["y"][-1]
+
+
+def test_the_sweep_rings_the_rate_that_was_used_and_leaves_out_lost_trials():
+    search = [
+        {"learning_rate": 0.002, "score": None, "metric": "loss", "status": "diverged"},
+        {"learning_rate": 0.001, "score": 0.2, "metric": "loss", "status": "finished"},
+        {"learning_rate": 0.0005, "score": 0.4, "metric": "loss", "status": "finished"},
+    ]
+    (comparison,) = gather([run(search=search)])
+    line, ring = sweep_chart(comparison.groups)["data"]
+    assert (line["x"], line["y"]) == ([0.0005, 0.001], [0.4, 0.2]) and (ring["x"], ring["y"]) == ([0.001], [0.2])
+    assert "MoRA at 2e-3 diverged" in " ".join(sections.sweeps(comparison)["caption"])
+
+
 # The page
+
+
+def test_a_study_has_every_section_and_every_number_of_it_is_sound(page):
+    whole = page(study(count=1))
+    learned = ("Results", "Learning", "Learned and forgotten", "Singular values of ΔW", "Search for the learning rate")
+    for title in (*learned, "Time and memory", "Size and cost", "Before and after", "Settings and versions"):
+        assert title in whole.text
+    assert "NaN" not in whole.text.replace("The loss became NaN", "") and "None" not in whole.text
+
+
+def test_a_study_of_capacity_opens_with_all_its_sizes(page):
+    found = page(capacity_study(sizes=(128, 512), count=1))
+    assert "memorization: capacity" in found.text.split("memorization, pairs 128")[0]
+    assert sum(tag == "article" for tag, _ in found.elements) == 3
+
+
+def test_only_where_texts_are_the_metric_is_an_answer_judged():
+    def judged(metric):
+        (comparison,) = gather([run(metric=metric), run("lora", metric=metric, examples=[EXAMPLE | {"after": "Eve"}])])
+        (card,) = sections.examples(comparison)["first"]
+        return {answer["label"]: answer["same"] for answer in card["after"]}
+
+    assert judged("exact_match") == {"MoRA": True, "LoRA": False}
+    assert judged("perplexity") == {"MoRA": None, "LoRA": None}
 
 
 def test_the_page_needs_nothing_from_outside(tmp_path):
@@ -276,11 +171,29 @@ def test_partial_results_do_not_break_the_page(page, key):
         assert "LoRA" in page([broken, run("lora")]).text
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("forgetting", {"before": 0, "after": -1}),
+        ("forgetting", {"before": "x"}),
+        ("spectrum", [{"layer": None, "singular_values": [None, "x", -1, math.nan]}, {"singular_values": 3}]),
+        ("spectrum", [{"layer": NASTY, "singular_values": [0.0]}, {"layer": NASTY, "singular_values": [2.0]}]),
+        ("search", [{"learning_rate": None}, {"learning_rate": -1, "score": 1}, {"learning_rate": 1e-3, "score": "x"}]),
+        ("config", {"r": "x", "task_options": [1], "learning_rate": "fast", "trial": "no"}),
+        ("config", {"task_options": {"pairs": [], "digits": {"a": 1}}, "learning_rate": True}),
+        ("evaluations", [{"step": 0, "a": 1, "": 2, "__": 3, "exact_match": math.inf}, {"step": 9, "__": 1, "": 2}]),
+        ("metric", ["exact_match"]),
+    ],
+)
+def test_broken_parts_of_a_result_do_not_break_the_page(page, key, value):
+    assert "LoRA" in page([run() | {key: value}, run("lora")]).text
+
+
 def test_values_that_are_not_numbers_never_reach_the_charts(page):
     history = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": math.inf}, {"step": 3, "loss": 1.0}]
     assert page([run(history=history, step_seconds_median=math.nan)])
     (comparison,) = gather([run(history=history)])
-    json.dumps(report.learning(comparison), allow_nan=False)
+    json.dumps(sections.learning(comparison), allow_nan=False)
 
 
 def test_an_empty_result_and_an_empty_history_still_make_a_page(page):
@@ -325,6 +238,16 @@ def test_results_are_found_in_files_and_folders_once(tmp_path):
     assert len(load_results([tmp_path, file])) == 2
 
 
+def test_results_in_a_folder_may_bear_their_runs_names_and_trials_are_passed_over(tmp_path):
+    (tmp_path / "mora-r8-seed0.json").write_text(json.dumps(run()))
+    (tmp_path / "other.json").write_text("{}")
+    assert load_results([tmp_path]) == [run()]
+    (tmp_path / "mora-r8-seed0.json").rename(tmp_path / "run.json")
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "run.json").write_text(json.dumps(run(config={"trial": True})))
+    assert load_results([tmp_path]) == [run()]
+
+
 @pytest.mark.parametrize(
     ("content", "words"), [("{", "not the JSON"), ("[]", "list"), ('{"schema": 2}', "upgrade"), (None, "no file")]
 )
@@ -343,51 +266,3 @@ def test_the_command_rebuilds_the_page(tmp_path, capsys):
     assert command.main([str(tmp_path), "--output", str(tmp_path / "page.html")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
     assert "MoRA" in (tmp_path / "page.html").read_text(encoding="utf-8")
-
-
-# In a browser
-
-PROBE = """
-<script>
-const shown = (plot) => plot.data.filter((trace) => trace.visible !== false).map((trace) => trace.meta);
-const labels = () => [...document.querySelectorAll("tbody th")].map((cell) => cell.dataset.value);
-const probe = { plots: document.querySelectorAll(".plot .main-svg").length, before: labels() };
-const headings = [...document.querySelectorAll("thead button")];
-const click = (title) => headings.find((button) => button.textContent.startsWith(title)).click();
-click("Method"); probe.byName = labels();
-click("Method"); probe.byNameDown = labels();
-click("Step time"); probe.slowest = labels();
-click("Step time"); probe.fastest = labels();
-probe.sorted = [...document.querySelectorAll("th[aria-sort]")].map((heading) => heading.ariaSort);
-const legend = document.querySelector(".legend button"), plot = document.querySelector(".plot");
-probe.all = shown(plot);
-legend.click(); probe.hidden = shown(plot); probe.pressed = legend.ariaPressed;
-legend.click(); probe.again = shown(plot);
-probe.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-document.body.dataset.probe = JSON.stringify(probe);
-</script></body>"""
-
-
-def test_the_page_works_in_a_browser(tmp_path):
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium on this machine: the page was not tried in a browser")
-    lost = run("prompt", status="diverged", message="NaN", step_seconds_median=None)
-    output = build_report([run(), run(seed=1), run("lora", step_seconds_median=0.4), lost], tmp_path / "page.html")
-    output.write_text(output.read_text(encoding="utf-8").replace("</body>", PROBE), encoding="utf-8")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    flags += (
-        "--disable-component-update --disable-sync --enable-logging=stderr --v=0 --virtual-time-budget=5000 --dump-dom"
-    )
-    done = subprocess.run(
-        [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", output.as_uri()],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr, done.stderr
-    probe = json.loads(next(attrs["data-probe"] for tag, attrs in Page(done.stdout).elements if "data-probe" in attrs))
-    assert probe["plots"] >= 5
-    assert probe["byName"] == sorted(probe["before"]) and probe["byNameDown"] == probe["byName"][::-1]
-    assert probe["slowest"] == ["MoRA", "LoRA", "prompt"] and probe["fastest"] == ["LoRA", "MoRA", "prompt"]
-    assert probe["sorted"] == ["ascending"]
-    assert probe["hidden"] == [number for number in probe["all"] if number != 0] != probe["all"] == probe["again"]
-    assert probe["pressed"] == "false" and not probe["wide"]

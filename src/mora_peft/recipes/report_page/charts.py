@@ -1,7 +1,6 @@
-"""The page's charts as plotly JSON, and the look of each method: a colour, a dash and a marker of its own.
+"""The page's charts as plotly JSON: curves over steps, bars, what was learned against what was forgotten.
 
-Colours are Okabe and Ito's, which colour-blind people can tell apart; dash and marker carry the same meaning without
-colour. Text and grid colours are left to the page, which follows the reader's light or dark mode.
+Each takes the groups of a comparison; the `meta` of a trace is the number of its group, by which the legend finds it.
 """
 
 from html import escape
@@ -9,49 +8,15 @@ from statistics import mean
 
 import plotly.graph_objects as go
 
-from .headline import figures
-from .numbers import Group, series
+from .groups import Comparison, Group
+from .looks import FIXED, figure, logarithmic, look, percentages, scale, strokes
+from .metrics import Metric
+from .numbers import Estimate, final, forgotten, series
+from .words import figures
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
-# plotly's name of a dash, and the same as an SVG stroke-dasharray for the legend.
-DASHES = (
-    ("solid", "none"),
-    ("dash", "7 4"),
-    ("dot", "2 3"),
-    ("dashdot", "7 3 2 3"),
-    ("longdash", "12 4"),
-    ("longdashdot", "12 3 2 3"),
-)
-MARKERS = (("circle", "●"), ("square", "■"), ("diamond", "◆"), ("triangle-up", "▲"), ("x", "✖"))
 # More points than this hide the dash pattern: neighbours are averaged.
 MOST_POINTS = 60
 MOST_MARKERS = 30
-
-
-def look(index: int) -> dict:
-    """How method number `index` is drawn; no two of the first 210 look the same."""
-    dash, stroke = DASHES[index % len(DASHES)]
-    marker, glyph = MARKERS[index % len(MARKERS)]
-    return {
-        "colour": COLOURS[index % len(COLOURS)],
-        "dash": dash,
-        "stroke": stroke,
-        "marker": marker,
-        "glyph": glyph,
-    }
-
-
-def figure(traces: list, **layout) -> dict:
-    """A plotly figure as plain data (`data`, `layout`), checked by plotly, with the frame all charts share."""
-    frame = {
-        "template": {},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 52, "r": 12, "t": 8, "b": 44},
-        "showlegend": False,
-        "dragmode": False,
-    }
-    return go.Figure(traces, frame | layout).to_plotly_json()
 
 
 def curves(groups: list[Group], name: str, key: str) -> tuple[list[list[float]], list[list[list[float]]]]:
@@ -70,65 +35,56 @@ def curves(groups: list[Group], name: str, key: str) -> tuple[list[list[float]],
     return steps, values
 
 
-def line_chart(groups: list[Group], name: str, key: str, share: bool) -> dict | None:
-    """`key` of `history` or `evaluations` against steps: the mean over seeds, in a band from the lowest to the highest.
+def band(x: list[float], lows: list[float], highs: list[float], index: int) -> go.Scatter:
+    """A shaded area between two curves."""
+    return go.Scatter(
+        x=[*x, *reversed(x)],
+        y=[*highs, *reversed(lows)],
+        fill="toself",
+        fillcolor=look(index)["colour"],
+        opacity=0.16,
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        meta=index,
+    )
 
-    `share` draws an axis from 0 to 100 %. None where no run has a value. Each trace's `meta` is its method's number.
+
+def line_chart(groups: list[Group], name: str, metric: Metric) -> dict | None:
+    """A metric of `history` or `evaluations` against steps: the mean over seeds, in a band from lowest to highest.
+
+    None where no run has two values.
     """
     traces, everything = [], []
-    steps, values = curves(groups, name, key)
+    steps, values = curves(groups, name, metric.key)
     for index, (group, x, runs) in enumerate(zip(groups, steps, values, strict=True)):
         if not x:
             continue
-        style = look(index)
         columns = list(zip(*runs, strict=True))
         everything += [value for column in columns for value in column]
         if len(runs) > 1:
-            traces.append(
-                go.Scatter(
-                    x=[*x, *reversed(x)],
-                    y=[*map(max, columns), *reversed([min(column) for column in columns])],
-                    fill="toself",
-                    fillcolor=style["colour"],
-                    opacity=0.16,
-                    line={"width": 0},
-                    mode="lines",
-                    hoverinfo="skip",
-                    meta=index,
-                )
-            )
+            traces.append(band(x, list(map(min, columns)), list(map(max, columns)), index))
         traces.append(
             go.Scatter(
                 x=x,
                 y=[mean(column) for column in columns],
                 name=escape(group.label) + ("" if group.finished else " (did not finish)"),
                 mode="lines+markers" if len(x) <= MOST_MARKERS else "lines",
-                line={"color": style["colour"], "dash": style["dash"], "width": 2},
-                marker={"symbol": style["marker"], "size": 7},
                 cliponaxis=False,
-                hovertemplate="%{y:.1%}" if share else "%{y:.3g}",
-                meta=index,
+                hovertemplate="%{y:.1%}" if metric.share else "%{y:.4g}",
+                **strokes(index),
             )
         )
-    if not traces:
+    if not any(len(x) > 1 for x in steps):
         return None
-    marks = [0, 0.25, 0.5, 0.75, 1]
-    percentages = {"range": [-0.03, 1.03], "tickvals": marks, "ticktext": [f"{mark:.0%}" for mark in marks]}
     last = max(x[-1] for x in steps if x)
-    frame = {"fixedrange": True, "zeroline": False}
     return figure(
         traces,
         height=300,
-        hovermode="x unified",
-        xaxis={"title": {"text": "training steps"}, "range": [-0.015 * last, 1.02 * last], "showgrid": False, **frame},
-        yaxis={**(percentages if share else scale(everything)), **frame},
+        hovermode="x unified" if len(groups) <= 8 else "closest",
+        xaxis={"title": {"text": "training steps"}, "range": [-0.015 * last, 1.02 * last], "showgrid": False, **FIXED},
+        yaxis={**(percentages if metric.share else scale)(everything), **FIXED},
     )
-
-
-def scale(values: list[float]) -> dict:
-    """A logarithmic axis where values span more than a decade, as a loss does that goes to nothing."""
-    wide = min(values) > 0 and max(values) > 10 * min(values)
-    return {"type": "log", "dtick": 1, "tickformat": "~g"} if wide else {"rangemode": "tozero"}
 
 
 def bar_chart(groups: list[Group], measure, unit: str) -> dict | None:
@@ -151,8 +107,60 @@ def bar_chart(groups: list[Group], measure, unit: str) -> dict | None:
                 width=0.5,
             )
         ],
-        height=20 + 32 * len(bars),
+        height=20 + (32 if len(bars) < 8 else 26) * len(bars),
         margin={"l": 8, "r": 12, "t": 4, "b": 8},
         xaxis={"visible": False, "fixedrange": True, "range": [0, 1.4 * max(value for _, _, value in bars)]},
         yaxis={"automargin": True, "fixedrange": True, "showgrid": False, "ticklen": 8, "tickcolor": "rgba(0,0,0,0)"},
+    )
+
+
+def reach(values: list[float]) -> dict:
+    """Error bars from the lowest to the highest of `values` around their mean."""
+    centre = mean(values)
+    return {"array": [max(values) - centre], "arrayminus": [centre - min(values)], "thickness": 1.5, "width": 4}
+
+
+def scatter_chart(comparison: Comparison) -> dict | None:
+    """The main metric at the end against the change of perplexity on general text: one mark a method, bars over seeds.
+
+    None where no finished run measured both.
+    """
+    metric, traces, xs, ys = comparison.metric, [], [], []
+    for index, group in enumerate(comparison.groups):
+        pairs = [(forgotten(run), final(run, metric.key)) for run in group.finished]
+        pairs = [pair for pair in pairs if None not in pair]
+        if not pairs:
+            continue
+        x, y = map(list, zip(*pairs, strict=True))
+        xs, ys = xs + x, ys + y
+        style = strokes(index)
+        value = "%{y:.1%}" if metric.share else "%{y:.4g}"
+        traces.append(
+            go.Scatter(
+                x=[Estimate.of(x).mean],
+                y=[Estimate.of(y).mean],
+                error_x=reach(x) if len(pairs) > 1 else None,
+                error_y=reach(y) if len(pairs) > 1 else None,
+                name=escape(group.label),
+                mode="markers",
+                marker=style["marker"] | {"size": 11},
+                cliponaxis=False,
+                hovertemplate=f"{escape(group.label)}<br>{metric.name} {value}<br>×%{{x:.3g}}<extra></extra>",
+                meta=index,
+            )
+        )
+    if not traces:
+        return None
+    wide = max(xs) > 3 * min(xs)
+    return figure(
+        traces,
+        height=380,
+        hovermode="closest",
+        xaxis={
+            "title": {"text": "perplexity on general text, × the base model's"},
+            **(logarithmic(xs) if wide else {"tickformat": "~g"}),
+            "tickprefix": "×",
+            **FIXED,
+        },
+        yaxis={**(percentages if metric.share else scale)(ys), **FIXED},
     )

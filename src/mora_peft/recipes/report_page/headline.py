@@ -1,135 +1,145 @@
-"""The plain sentences at the top of the page: what the numbers say, and what they do not say."""
+"""The plain sentences at the top of a comparison: what the numbers say, and what they do not say."""
 
-from .numbers import Comparison, Estimate, Group, final, number, steps_to
-
-
-def percent(value: float) -> str:
-    """A share as a percentage: 0.5 → '50 %', 0.123 → '12.3 %', 55.287 → '5,529 %'."""
-    return (f"{value * 100:,.0f}" if value >= 10 else f"{value * 100:.1f}".removesuffix(".0")) + "\u00a0%"
-
-
-def interval(estimate: Estimate) -> str:
-    """The 95 % interval of a share, cut to what a share can be."""
-    return f"{percent(max(0.0, estimate.low))[:-2]}–{percent(min(1.0, estimate.high))}"
-
-
-def figures(value: float) -> str:
-    """Three significant figures, trailing zeros kept: 2.3 → '2.30'."""
-    return f"{value:#.3g}".removesuffix(".")
-
-
-def listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def few(names: list[str]) -> str:
-    """Up to three names; of more, the first and how many others."""
-    return listed(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} other methods"
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def exact_match(group: Group) -> Estimate | None:
-    return group.result(lambda run: final(run, "exact_match"))
+from .groups import Comparison, Group
+from .metrics import Metric
+from .numbers import Estimate, forgotten, number, rows, settings, steps_to
+from .words import counted, few, figures, listed, percent, rate, sentence, times
 
 
 def headline(comparison: Comparison) -> tuple[str, list[str]]:
     """The claim in one sentence, and the notes that bound it."""
-    scored = [group for group in comparison.groups if exact_match(group)]
+    metric = comparison.metric
+    scored = [group for group in comparison.groups if comparison.score(group)]
     fair = [group for group in scored if comparison.equal_budget(group)]
-    rivals = sorted(fair if len(fair) > 1 else scored, key=lambda group: -exact_match(group).mean)
+    rivals = sorted(fair if len(fair) > 1 else scored, key=lambda group: metric.order(comparison.score(group).mean))
     others = [group for group in scored if group not in rivals]
-    if not rivals:
-        claim = "No run finished with an exact match score, so there is nothing to compare."
+    if not any(group.finished for group in comparison.groups):
+        claim = "No run finished, so there is nothing to compare."
+    elif not rivals:
+        claim = f"No run finished with a value of {metric.name}, so there is nothing to compare."
     elif len(rivals) == 1:
-        claim = f"{described(rivals[0])} on exact match. No other method has a score to compare it with."
+        claim = f"{described(comparison, rivals[0])}. No other method has a value to compare it with."
     else:
-        claim = compared(rivals, "At equal budget, " if others else "")
-    notes = [note for note in (pace(comparison, rivals), *(outside(group) for group in others)) if note]
-    return claim, notes + caveats(comparison, rivals + others)
+        ends = [(group.label, comparison.score(group)) for group in rivals]
+        claim = compared(metric, ends, "At equal budget, " if others else "")
+    notes = [standing(comparison, rivals), pace(comparison, rivals)]
+    notes += [outside(comparison, others), forgetting_note(comparison)]
+    return claim, [note for note in notes if note] + caveats(comparison, rivals + others)
 
 
-def described(group: Group) -> str:
-    estimate = exact_match(group)
-    spread = f" (95\u00a0% confidence interval {interval(estimate)})" if estimate.n > 1 else ""
-    return f"{group.label} ended at {percent(estimate.mean)}{spread}"
+def described(comparison: Comparison, group: Group) -> str:
+    metric, estimate = comparison.metric, comparison.score(group)
+    spread = f" (95\u00a0% confidence interval {metric.interval(estimate)})" if estimate.n > 1 else ""
+    return f"{group.label} ended with {metric.name} at {metric.form(estimate.mean)}{spread}"
 
 
-def compared(rivals: list[Group], opening: str) -> str:
-    """Which method led on final exact match and by how much, from two methods or more, best first."""
-    (best, first), (second, runner_up) = ((group, exact_match(group)) for group in rivals[:2])
+def compared(metric: Metric, ends: list[tuple[str, Estimate]], opening: str) -> str:
+    """Which method led at the end and by how much; `ends` are two labels or more with their estimates, best first."""
+    (best, first), (second, runner_up) = ends[:2]
+    end = f"final {metric.name}{' (lower is better)' if metric.lower else ''}"
+    lead = f"{metric.form(runner_up.mean)} for {second}, a lead of {metric.lead(first.mean, runner_up.mean)}"
     if first.n == 1 or runner_up.n == 1:
-        tied = [group.label for group in rivals if exact_match(group).mean == first.mean]
+        tied = [label for label, estimate in ends if estimate.mean == first.mean]
         if len(tied) > 1:
-            return f"{opening}{few(tied)} ended level on exact match, at {percent(first.mean)}."
-        return (
-            f"{opening}{best.label} led on final exact match: {percent(first.mean)} against "
-            f"{percent(runner_up.mean)} for {second.label}, a lead of {points(first, runner_up)}."
-        )
-    close = [group for group in rivals[1:] if exact_match(group).n > 1 and exact_match(group).overlaps(first)]
+            return f"{opening}{few(tied)} ended level on {metric.name}, at {metric.form(first.mean)}."
+        return f"{opening}{best} led on {end}: {metric.form(first.mean)} against {lead}."
+    close = [(label, estimate) for label, estimate in ends[1:] if estimate.n > 1 and estimate.overlaps(first)]
     if close:
-        names = few([group.label for group in (best, *close)])
-        scores = [percent(exact_match(group).mean) for group in (best, *close)]
-        at = (
-            f"{scores[0]} each"
-            if len(set(scores)) == 1
-            else listed(scores)
-            if len(scores) <= 3
-            else f"{scores[0]} to {scores[-1]}"
-        )
-        return sentence(
-            f"{opening}no difference seen on final exact match between {names}, at {at}: their intervals overlap."
-        )
+        values = [metric.form(estimate.mean) for _, estimate in [ends[0], *close]]
+        if len(set(values)) == 1:
+            at = f"{values[0]} each"
+        else:
+            at = listed(values) if len(values) <= 3 else f"{values[0]} to {values[-1]}"
+        names = few([best, *(label for label, _ in close)])
+        return sentence(f"{opening}no difference seen on {end} between {names}, at {at}: their intervals overlap.")
     return (
-        f"{opening}{best.label} led on final exact match: {percent(first.mean)} on average against "
-        f"{percent(runner_up.mean)} for {second.label}, a lead of {points(first, runner_up)}; "
-        f"their intervals do not overlap."
+        f"{opening}{best} led on {end}: {metric.form(first.mean)} on average against {lead}; "
+        "their intervals do not overlap."
     )
 
 
-def sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def points(first: Estimate, second: Estimate) -> str:
-    difference = f"{(first.mean - second.mean) * 100:.1f}".removesuffix(".0")
-    return f"{difference} percentage point{'' if difference == '1' else 's'}"
+def standing(comparison: Comparison, rivals: list[Group]) -> str:
+    """Each method against LoRA, where there are more than two: who ended better, level, or worse."""
+    reference, metric = comparison.reference, comparison.metric
+    if reference not in rivals or len(rivals) < 3:
+        return ""
+    mine = comparison.score(reference)
+    better, level, worse = [], [], []
+    for group in rivals:
+        score = comparison.score(group)
+        if group is reference:
+            continue
+        if score.mean == mine.mean or (score.n > 1 and mine.n > 1 and score.overlaps(mine)):
+            level.append(group.label)
+        else:
+            (better if metric.better(score.mean, mine.mean) else worse).append(group.label)
+    told = [f"{word} {listed(found)}" for word, found in
+            (("better:", better), ("no difference seen:", level), ("worse:", worse)) if found]  # fmt: skip
+    return f"Against {reference.label} at {metric.form(mine.mean)}, {'; '.join(told)}."
 
 
 def pace(comparison: Comparison, rivals: list[Group]) -> str:
-    """Who reached 99 % recall, and when: it still tells methods apart when all end at the top."""
-    reached, missed = [], []
+    """Who came first to the highest mark, and when: it still tells methods apart when all end at the top."""
+    marks, metric = comparison.marks(), comparison.metric
+    if not marks or len(rivals) < 2:
+        return ""
+    mark, title = marks[-1]
+    reached, partly, missed = [], [], []
     for group in rivals:
-        steps = [steps_to(run, 0.99) for run in group.finished]
-        if steps and None not in steps:
+        steps = [steps_to(run, metric.key, mark, metric.lower) for run in group.finished]
+        if None not in steps:
             reached.append((sum(steps) / len(steps), group.label))
         else:
-            missed.append(group.label + (" (not in every run)" if len(steps) > steps.count(None) else ""))
-    if not reached or len(rivals) < 2:
+            (partly if any(steps) else missed).append(group.label)
+    if not reached:
         return ""
-    told = listed([f"{label} after {steps:,.0f} steps" for steps, label in sorted(reached)])
-    return f"99\u00a0% exact match: {told}" + (f"; not reached by {listed(missed)}." if missed else ".")
+    reached.sort()
+    told = [f"{label} after {steps:,.0f} steps" for steps, label in reached]
+    if len(told) > 4:
+        told = [*told[:3], f"{len(told) - 3} others by step {reached[-1][0]:,.0f}"]
+    rest = [f"; {word} {few(names)}" for word, names in
+            (("in some runs only by", partly), ("not reached by", missed)) if names]  # fmt: skip
+    return sentence(f"{title}: {listed(told)}{''.join(rest)}.")
 
 
-def outside(group: Group) -> str:
-    share = group.share_of_budget()
-    size = f", at {percent(share)} of the budget" if share is not None else ""
-    return f"Not at equal budget: {described(group)}{size}."
+def outside(comparison: Comparison, others: list[Group]) -> str:
+    """The methods of another size, with what they ended at."""
+    told = []
+    for group in others:
+        share = group.share_of_budget()
+        size = "" if share is None else f" with {of_budget(share)} the budget"
+        told.append(f"{group.label} ended at {comparison.metric.form(comparison.score(group).mean)}{size}")
+    return f"Not at equal budget: {'; '.join(told)}." if told else ""
+
+
+def of_budget(share: float) -> str:
+    return f"{figures(share)} times" if share >= 2 else f"{percent(share)} of"
+
+
+def forgetting_note(comparison: Comparison) -> str:
+    """The least and the most that general text became harder to predict."""
+    found = [(ratio.mean, group.label) for group in comparison.groups if (ratio := group.result(forgotten))]
+    before = comparison.general_before()
+    if not found or before is None:
+        return ""
+    (least, first), (most, last) = min(found), max(found)
+    start = f"Perplexity on general text, {Metric('perplexity').form(before)} for the base model, ended at"
+    if len(found) == 1:
+        return f"{start} {times(least)} of that with {first}."
+    return f"{start} {times(least)} of that with {first} (the least) to {times(most)} with {last} (the most)."
 
 
 def caveats(comparison: Comparison, scored: list[Group]) -> list[str]:
     """What a reader must know before believing the claim."""
     notes = []
-    single = [group for group in scored if exact_match(group).n == 1]
+    single = [group for group in scored if comparison.score(group).n == 1]
     if single:
-        who = "each method" if len(single) == len(scored) else listed([group.label for group in single])
+        who = "each method" if len(single) == len(scored) else few([group.label for group in single])
         notes.append(
             f"One seed for {who}: one seed shows no spread, so a difference here may be luck. Repeat with more seeds."
         )
     if len(single) < len(scored):
-        seeds = sorted({exact_match(group).n for group in scored if exact_match(group).n > 1})
+        seeds = sorted({comparison.score(group).n for group in scored} - {1})
         notes.append(
             f"Means over {' or '.join(map(str, seeds))} seeds with 95\u00a0% confidence intervals (Student\u00a0t); "
             "overlapping intervals are called no difference."
@@ -139,6 +149,7 @@ def caveats(comparison: Comparison, scored: list[Group]) -> list[str]:
             what = listed(sorted({str(run.get("status") or "unfinished") for run in lost}))
             average = "; its average covers only those that finished" if group.finished else ""
             notes.append(f"{group.label}: {len(lost)} of {counted(len(group.runs), 'run')} {what}{average}.")
+    notes += edges(comparison)
     finished = [run for group in scored for run in group.finished]
     for key in ("steps", "device"):
         found = {run[key] for run in finished if isinstance(run.get(key), str) or number(run.get(key)) is not None}
@@ -147,3 +158,27 @@ def caveats(comparison: Comparison, scored: list[Group]) -> list[str]:
     if scored:
         notes.append("One task, one model, one set of settings: nothing here says how other data or models would do.")
     return notes
+
+
+def trials(group: Group) -> list[dict]:
+    """The trials of a method's search for a learning rate, in order of the rate: of its first run that has any."""
+    found = next((found for run in group.runs if (found := rows(run, "search"))), [])
+    usable = [trial for trial in found if (number(trial.get("learning_rate")) or 0) > 0]
+    return sorted(usable, key=lambda trial: trial["learning_rate"])
+
+
+def chosen_rate(group: Group) -> float | None:
+    """The learning rate that a method's runs were trained with."""
+    return next((found for run in group.runs if (found := number(settings(run).get("learning_rate")))), None)
+
+
+def edges(comparison: Comparison) -> list[str]:
+    """Which methods' learning rates were the lowest or the highest tried, so that a better one may lie beyond."""
+    found = []
+    for group in comparison.groups:
+        tried, chosen = [trial["learning_rate"] for trial in trials(group)], chosen_rate(group)
+        if len(tried) > 1 and chosen in (tried[0], tried[-1]):
+            found.append(f"{group.label} ({rate(chosen)})")
+    if not found:
+        return []
+    return [f"Chosen at the edge of the learning rates tried, so a better one may lie beyond: {listed(found)}."]

@@ -27,34 +27,46 @@ for (const plot of plots) {
   dress(plot, colours());
 }
 
-// The legend of a section shows or hides a method in all charts of that section.
+// A legend shows or hides methods in all charts of its part, and in the other legends there.
+function show(article, numbers, visible) {
+  for (const button of article.querySelectorAll(".legend [data-number]")) {
+    if (numbers.has(Number(button.dataset.number))) button.setAttribute("aria-pressed", visible);
+  }
+  for (const plot of article.querySelectorAll(".plot")) {
+    const traces = plot.data.flatMap((trace, index) => (numbers.has(trace.meta) ? [index] : []));
+    if (traces.length) Plotly.restyle(plot, { visible }, traces);
+  }
+  for (const all of article.querySelectorAll(".legend .all")) {
+    all.textContent = all.parentElement.querySelector('[aria-pressed="true"]') ? "Hide all" : "Show all";
+  }
+}
+
 for (const button of document.querySelectorAll(".legend button")) {
   button.addEventListener("click", () => {
-    const visible = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", visible);
-    for (const plot of button.closest("section").querySelectorAll(".plot")) {
-      const traces = plot.data.flatMap((trace, index) => (trace.meta === Number(button.dataset.number) ? [index] : []));
-      if (traces.length) Plotly.restyle(plot, { visible }, traces);
-    }
+    const article = button.closest("article");
+    const every = [...article.querySelectorAll(".legend [data-number]")].map((other) => Number(other.dataset.number));
+    if (button.matches(".all")) show(article, new Set(every), button.textContent === "Show all");
+    else show(article, new Set([Number(button.dataset.number)]), button.getAttribute("aria-pressed") !== "true");
   });
 }
 
-// A heading sorts its column: numbers from the top first, text from A; cells without a value stay last.
+// A heading sorts its column, the best first, then the other way round; cells without a value stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[table.tBodies.length - 1];
   headings.forEach((heading, column) => {
     heading.firstElementChild.addEventListener("click", () => {
       const before = heading.getAttribute("aria-sort");
-      const ascending = before ? before === "descending" : column === 0;
+      const ascending = (before || heading.dataset.first) === (before ? "descending" : "ascending");
       headings.forEach((other) => other.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
       const value = (row) => row.cells[column].dataset.value;
       const order = (a, b) => (column === 0 ? a.localeCompare(b) : a - b);
-      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+      const rows = [...body.rows].sort((a, b) => {
         if (value(a) === "" || value(b) === "") return (value(a) === "") - (value(b) === "");
         return order(value(a), value(b)) * (ascending ? 1 : -1);
       });
-      table.tBodies[0].append(...rows);
+      body.append(...rows);
     });
   });
 }

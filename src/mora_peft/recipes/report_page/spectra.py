@@ -1,0 +1,116 @@
+"""Charts of what lies under a result: the singular values of ΔW, and the search for a learning rate."""
+
+from html import escape
+
+import plotly.graph_objects as go
+
+from .groups import Group
+from .headline import chosen_rate, trials
+from .looks import FIXED, figure, logarithmic, scale, strokes
+from .numbers import number, rows
+from .words import rate
+
+LAYERS_SHOWN = 6
+# A spectrum falls over many decades in its last few values; the chart ends where they no longer matter.
+SMALLEST = 1e-4
+MOST_POINTS = 120
+
+
+def spectra(group: Group) -> dict[str, list[float]]:
+    """layer → its singular values in falling order, of a method's first run that has any."""
+    for run in group.finished or group.runs:
+        found = {}
+        for row in rows(run, "spectrum"):
+            values = row.get("singular_values")
+            values = [value for value in map(number, values) if value] if isinstance(values, list) else []
+            if values := sorted((value for value in values if value > 0), reverse=True):
+                found[str(row.get("layer") or "a layer")] = values
+        if found:
+            return found
+    return {}
+
+
+def spectrum_charts(groups: list[Group]) -> list[dict]:
+    """A chart a layer: singular values of each method's ΔW, largest first, on a logarithmic axis."""
+    found = [spectra(group) for group in groups]
+    layers = dict.fromkeys(layer for each in found for layer in each)
+    # Layers that most methods have come first; sorting keeps the order of layers that equally many have.
+    layers = sorted(layers, key=lambda layer: -sum(layer in each for each in found))[:LAYERS_SHOWN]
+    return [
+        {"title": layer, "figure": spectrum_chart(groups, [each.get(layer, []) for each in found])} for layer in layers
+    ]
+
+
+def spectrum_chart(groups: list[Group], spectra: list[list[float]]) -> dict:
+    top = max(values[0] for values in spectra if values)
+    shown = [[value for value in values if value >= SMALLEST * top] for values in spectra]
+    traces = []
+    for index, (group, values) in enumerate(zip(groups, shown, strict=True)):
+        if not values:
+            continue
+        # Of a long spectrum every so many-th value, and always the first and the last.
+        places = range(0, len(values), -(-len(values) // MOST_POINTS))
+        places = sorted({*places, len(values) - 1})
+        traces.append(
+            go.Scatter(
+                x=[place + 1 for place in places],
+                y=[values[place] for place in places],
+                name=escape(group.label),
+                mode="lines+markers" if len(places) <= 16 else "lines",
+                hovertemplate=f"{escape(group.label)}: no. %{{x}} %{{y:.3g}}<extra></extra>",
+                **strokes(index),
+            )
+        )
+    everything = [value for values in shown for value in values]
+    return figure(
+        traces,
+        height=280,
+        hovermode="closest",
+        xaxis={"title": {"text": "singular value, by size"}, "showgrid": False, "rangemode": "tozero", **FIXED},
+        yaxis={**logarithmic(everything), **FIXED},
+    )
+
+
+def sweep_chart(groups: list[Group]) -> dict | None:
+    """The score of each trial against its learning rate, a line a method; the rate that was chosen is ringed."""
+    traces, rates, scores = [], [], []
+    for index, group in enumerate(groups):
+        found = [(trial["learning_rate"], number(trial.get("score"))) for trial in trials(group)]
+        found = [(x, y) for x, y in found if y is not None]
+        if not found:
+            continue
+        x, y = map(list, zip(*found, strict=True))
+        rates, scores = rates + x, scores + y
+        style = strokes(index)
+        hover = f"{escape(group.label)}: %{{y:.4g}} at %{{x:.2e}}<extra></extra>"
+        traces.append(
+            go.Scatter(
+                x=x, y=y, name=escape(group.label), mode="lines+markers", cliponaxis=False, hovertemplate=hover, **style
+            )
+        )
+        if chosen_rate(group) in x:
+            ring = style["marker"] | {"symbol": "circle-open", "size": 16, "line": {"width": 2}}
+            at = x.index(chosen_rate(group))
+            traces.append(
+                go.Scatter(x=[x[at]], y=[y[at]], mode="markers", marker=ring, hoverinfo="skip", cliponaxis=False,
+                           meta=index)
+            )  # fmt: skip
+    if not traces:
+        return None
+    return figure(
+        traces,
+        height=340,
+        hovermode="closest",
+        xaxis={"title": {"text": "learning rate"}, "showgrid": False, **logarithmic(rates), **FIXED},
+        yaxis={**scale(scores), **FIXED},
+    )
+
+
+def lost_trials(groups: list[Group]) -> list[str]:
+    """The trials that came to no score, in words: they are missing from the chart."""
+    told = []
+    for group in groups:
+        for trial in trials(group):
+            if number(trial.get("score")) is None:
+                told.append(f"{group.label} at {rate(trial['learning_rate'])} {trial.get('status') or 'unfinished'}")
+    return told

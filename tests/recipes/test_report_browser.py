@@ -1,0 +1,110 @@
+"""The page in a real browser: it sorts, its legend hides and shows, it fits a phone, and logs no error."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from fake_page import Page
+from fake_results import capacity_study, run, study
+
+from mora_peft.recipes.report import build_report
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page is not tried in a browser")
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync --enable-logging=stderr --v=0 --virtual-time-budget=5000 --dump-dom"""
+PHONE = 390  # CSS pixels
+
+
+def probed(results: list[dict], script: str, tmp_path, width: int = 1000) -> dict:
+    """What `script` put into `probe`, run on the page of `results` when it is drawn; fails on anything in the log."""
+    page = build_report(results, tmp_path / "page.html")
+    probe = (
+        f"<script>const probe = {{}}; {script}; parent.document.body.dataset.probe = JSON.stringify(probe);</script>"
+    )
+    whole = page.read_text(encoding="utf-8").replace("</body>", probe + "</body>")
+    # No window is narrower than 500 pixels, but a frame can be; in srcdoc it may write to its parent.
+    quoted = whole.replace("&", "&amp;").replace('"', "&quot;")
+    frame = tmp_path / "frame.html"
+    frame.write_text(f'<meta charset="utf-8"><body><iframe width={width} height=800 srcdoc="{quoted}"></iframe></body>')
+    done = subprocess.run(
+        [BROWSER, *FLAGS.split(), "--window-size=1100,900", f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return json.loads(next(attrs["data-probe"] for _, attrs in Page(done.stdout).elements if "data-probe" in attrs))
+
+
+def test_a_heading_sorts_its_column_the_best_first(tmp_path):
+    lost = run("prompt", status="diverged", message="NaN", step_seconds_median=None)
+    found = [run(scores=(0.0, 0.9)), run(seed=1, scores=(0.0, 0.9)), run("lora", step_seconds_median=0.4), lost]
+    probe = probed(
+        found,
+        """
+        const table = document.querySelectorAll("table")[1], first = document.querySelector("table");
+        const labels = (table) =>
+          [...table.querySelectorAll("tbody:last-of-type th")].map((cell) => cell.dataset.value);
+        const click = (table, title) =>
+          [...table.querySelectorAll("thead button")].find((button) => button.textContent.startsWith(title)).click();
+        probe.start = labels(first);
+        click(first, "Exact match"); probe.worst = labels(first);
+        click(first, "Method"); probe.byName = labels(first);
+        click(first, "Method"); probe.byNameDown = labels(first);
+        click(table, "Step time"); probe.fastest = labels(table);
+        click(table, "Step time"); probe.slowest = labels(table);
+        probe.sorted = [...table.querySelectorAll("th[aria-sort]")].map((heading) => heading.ariaSort);
+        probe.base = first.tBodies[0].rows[0].cells[0].textContent;
+        """,
+        tmp_path,
+    )
+    assert probe["start"] == ["LoRA", "MoRA", "prompt"] and probe["worst"] == ["MoRA", "LoRA", "prompt"]
+    assert probe["byName"] == sorted(probe["start"], key=str.casefold) == probe["byNameDown"][::-1]
+    assert probe["fastest"] == ["LoRA", "MoRA", "prompt"] and probe["slowest"] == ["MoRA", "LoRA", "prompt"]
+    assert probe["sorted"] == ["descending"]
+    assert "Base model" in probe["base"], "the base model's line stays on top"
+
+
+def test_a_legend_hides_and_shows_a_method_in_all_charts_of_its_part(tmp_path):
+    probe = probed(
+        [*study(count=1, points=4, steps=40)[:8], run(task="pretraining"), run("lora", task="pretraining")],
+        """
+        const shown = (plot) =>
+          plot.data.filter((trace) => trace.visible !== false && "meta" in trace).map((trace) => trace.meta);
+        const [part, other] = document.querySelectorAll("article");
+        const all = () => [...part.querySelectorAll(".plot")].map(shown);
+        const [one] = part.querySelectorAll(".legend button"), hide = part.querySelector(".legend .all");
+        const elsewhere = [...other.querySelectorAll(".plot")].map(shown).flat().length;
+        probe.drawn = [...document.querySelectorAll(".plot")].every((plot) => plot.querySelector(".main-svg"));
+        probe.all = all();
+        one.click(); probe.hidden = all(); probe.pressed = one.ariaPressed;
+        probe.same = [...part.querySelectorAll('.legend [data-number="0"]')].map((button) => button.ariaPressed);
+        one.click(); probe.again = all();
+        hide.click(); probe.none = all(); probe.label = hide.textContent;
+        probe.others = [...other.querySelectorAll(".plot")].map(shown).flat().length === elsewhere;
+        hide.click(); probe.back = all();
+        """,
+        tmp_path,
+    )
+    assert probe["drawn"] and any(0 in plot for plot in probe["all"])
+    assert probe["hidden"] == [[number for number in plot if number != 0] for plot in probe["all"]]
+    assert probe["pressed"] == "false" and set(probe["same"]) == {"false"} and len(probe["same"]) > 1
+    assert probe["again"] == probe["back"] == probe["all"] and probe["label"] == "Show all"
+    assert not any(probe["none"]) and probe["others"], "other parts of the page keep their methods"
+
+
+def test_nothing_is_wider_than_a_phone(tmp_path):
+    probe = probed(
+        study(count=1, points=4, steps=40) + capacity_study(sizes=(128, 512), count=1),
+        """
+        const page = document.documentElement;
+        probe.wide = page.scrollWidth > page.clientWidth;
+        probe.screen = innerWidth;
+        probe.over = [...document.querySelectorAll("figure, .legend, h1, .card, ul")]
+          .filter((element) => element.getBoundingClientRect().right > page.clientWidth + 1)
+          .map((element) => element.className);
+        """,
+        tmp_path,
+        PHONE,
+    )
+    assert probe["screen"] == PHONE and not probe["wide"] and probe["over"] == []
