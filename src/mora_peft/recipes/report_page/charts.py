@@ -157,7 +157,7 @@ def scatter_chart(comparison: Comparison) -> dict | None:
         height=380,
         hovermode="closest",
         xaxis={
-            "title": {"text": "perplexity on general text, × the base model's"},
+            "title": {"text": "perplexity on general text, × base model"},
             **(logarithmic(xs) if wide else {"tickformat": "~g"}),
             "tickprefix": "×",
             **FIXED,

@@ -8,11 +8,11 @@ from .numbers import Estimate
 from .words import figures, percent
 
 # Metrics whose names hold one of these words are shares, written as percentages.
-SHARES = {"match", "accuracy", "f1", "recall", "precision", "majority", "baseline"}
+SHARES = {"match", "accuracy", "f1", "recall", "precision", "majority", "programs"}
 SPELLINGS = {
     "f1": "F1", "rouge": "ROUGE", "rougel": "ROUGE-L", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "mmlu": "MMLU",
     "gsm8k": "GSM8K", "pubmedqa": "PubMedQA", "medmcqa": "MedMCQA", "tatqa": "TAT-QA", "finqa": "FinQA", "plos": "PLOS",
-    "uuid": "UUID", "wikitext": "WikiText", "superni": "SuperNI",
+    "majority": "majority baseline", "uuid": "UUID", "wikitext": "WikiText", "superni": "SuperNI",
 }  # fmt: skip
 
 

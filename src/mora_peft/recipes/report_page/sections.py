@@ -13,6 +13,7 @@ from .words import listed, sentence
 
 EXAMPLES_SHOWN = 4
 CURVES_SHOWN = 6
+LONGEST_JUDGED = 80  # characters
 
 
 def failures(comparison: Comparison) -> dict | None:
@@ -55,7 +56,9 @@ def learning(comparison: Comparison) -> dict | None:
     """Every metric that was measured on the way, and the training loss, against steps."""
     groups = comparison.groups
     charts = []
-    for metric in comparison.metrics[:CURVES_SHOWN]:
+    # A majority baseline is the same at every step.
+    learned = [metric for metric in comparison.metrics if not metric.key.endswith("majority")]
+    for metric in learned[:CURVES_SHOWN]:
         title = "Held-out loss" if metric.key == "loss" else metric.title
         charts.append({"title": title, "figure": line_chart(groups, "evaluations", metric)})
     charts.append({"title": "Training loss", "figure": line_chart(groups, "history", Metric("loss"))})
@@ -143,9 +146,10 @@ def examples(comparison: Comparison) -> dict | None:
             )
             card["before"].setdefault(before, []).append(group.label)
             card["after"].setdefault(after, []).append(group.label)
-    # Only where the metric itself compares texts does it say anything that two texts differ.
-    judged = comparison.metric.key.endswith("exact_match")
     for card in cards.values():
+        # Only of short answers, and where the metric compares texts, does it say anything that two texts differ.
+        short = len(card["expected"]) <= LONGEST_JUDGED and "\n" not in card["expected"]
+        judged = short and comparison.metric.key.endswith("exact_match")
         for when in ("before", "after"):
             card[when] = [
                 {

@@ -1,0 +1,145 @@
+"""The README's tables of results, from the run.json files that are committed.
+
+`python benchmarks/readme_tables.py [STUDY ...]` fills the place of each study, `<!-- results:STUDY:begin -->` to
+`<!-- results:STUDY:end -->` in README.md, with the results in benchmarks/results/STUDY; without names, every place.
+Doing it twice changes nothing.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from mora_peft.errors import UserError
+from mora_peft.recipes.report import load_results
+from mora_peft.recipes.report_page.capacity import BITS, Store, stores
+from mora_peft.recipes.report_page.groups import Comparison, Group, gather
+from mora_peft.recipes.report_page.metrics import Metric
+from mora_peft.recipes.report_page.numbers import Estimate
+from mora_peft.recipes.report_page.tables import results
+from mora_peft.recipes.report_page.words import figures
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACE = re.compile(r"(<!-- results:(\S+):begin -->\n).*?(<!-- results:\2:end -->)", re.DOTALL)
+
+
+def fill(readme: str, folder: Path, studies: list[str]) -> str:
+    """The text of a README with the places of `studies` filled (of all that it has where none is named).
+
+    Raises UserError where a study has no place, or no results.
+    """
+    places = {name for _, name, _ in PLACE.findall(readme)}
+    for study in studies:
+        if study not in places:
+            raise UserError(
+                f"There is no place for {study}: README.md needs <!-- results:{study}:begin --> and the same with end."
+            )
+
+    def filled(place: re.Match) -> str:
+        begin, study, end = place.groups()
+        return f"{begin}{tables(folder / study)}\n{end}" if not studies or study in studies else place[0]
+
+    return PLACE.sub(filled, readme)
+
+
+def tables(folder: Path) -> str:
+    """A table for each comparison in a study's folder, under its title where there are several."""
+    comparisons = gather(load_results([folder]))
+    parts = []
+    if found := stores(comparisons):
+        parts.append(capacity_table(found))
+    for comparison in comparisons:
+        title = f"{comparison.title}:\n\n" if len(comparisons) > 1 else ""
+        parts.append(title + results_table(comparison))
+    return "\n\n".join(parts)
+
+
+def results_table(comparison: Comparison) -> str:
+    """Method, parameters, the main metric, steps to its last mark and forgetting; best first."""
+    metric = comparison.metric
+    metrics = [metric, *(other for other in comparison.metrics if other.key.endswith(BITS) and other != metric)]
+    shown = results(comparison)
+    headings = [column["title"] for column in shown["columns"]]
+    steps = [place for place, heading in enumerate(headings) if heading.startswith("Steps")][-1:]
+    forgotten = [place for place, heading in enumerate(headings) if heading.startswith("Perplexity on general")]
+    groups = {group.label: group for group in comparison.groups}
+    header = ["method", "parameters", *(other.name + worded(other) for other in metrics)]
+    header += [headings[place][0].lower() + headings[place][1:] for place in steps + forgotten]
+    lines = []
+    if base := shown["base"]:
+        starts = [comparison.before(other) for other in metrics]
+        values = ["–" if start is None else other.form(start) for start, other in zip(starts, metrics, strict=True)]
+        lines.append(["base model", "–", *values, *(base[place]["text"] for place in steps + forgotten)])
+    for line in shown["lines"]:
+        group = groups[line["label"]]
+        ends = [ended(group, comparison.score(group, other), other) for other in metrics]
+        others = [told(line["cells"][place]) for place in steps + forgotten]
+        lines.append([group.label, parameters(group), *ends, *others])
+    return markdown(header, lines)
+
+
+def worded(metric: Metric) -> str:
+    return " (lower is better)" if metric.lower else ""
+
+
+def told(cell: dict) -> str:
+    return " ".join([cell["text"], *(f"({detail})" for detail in cell["details"])])
+
+
+def parameters(group: Group) -> str:
+    trained = group.cost("trainable_parameters")
+    return f"{trained.mean:,.0f}" if trained else "–"
+
+
+def ended(group: Group, estimate: Estimate | None, metric: Metric) -> str:
+    """What a method ended at, and what of its runs did not finish."""
+    lost = [str(run.get("status")) for run in group.unfinished]
+    return spread(estimate, metric) + (
+        f"; {len(lost)} of {len(group.runs)} {' or '.join(sorted(set(lost)))}" if lost else ""
+    )
+
+
+def spread(estimate: Estimate | None, metric: Metric) -> str:
+    """A mean and half the width of its 95 % interval, or a value and the words that it is of one seed."""
+    if estimate is None:
+        return "–"
+    if estimate.n == 1:
+        return f"{metric.form(estimate.mean)} (1 seed)"
+    return f"{metric.form(estimate.mean)} ± {half(estimate, metric)} ({estimate.n} seeds)"
+
+
+def half(estimate: Estimate, metric: Metric) -> str:
+    """Half of the interval's width: of a share in percentage points, of another number in two figures."""
+    width = estimate.high - estimate.mean
+    return f"{width * 100:.1f}" if metric.share else figures(width, 2)
+
+
+def capacity_table(found: list[Store]) -> str:
+    """Bits per parameter: a line a method, a column a number of pairs."""
+    metric = Metric(BITS)
+    sizes = sorted({pairs for store in found for pairs in store.bits})
+    header = ["bits per trainable parameter", *(f"{pairs:,.0f} pairs" for pairs in sizes)]
+    return markdown(header, [[store.label, *(spread(store.at(pairs), metric) for pairs in sizes)] for store in found])
+
+
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    plain = [[cell.replace("|", "\\|").replace("\u00a0", " ") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in plain)
+
+
+def main(studies: list[str]) -> int:
+    readme = ROOT / "README.md"
+    try:
+        text = fill(readme.read_text(encoding="utf-8"), ROOT / "benchmarks" / "results", studies)
+    except UserError as error:
+        print(f"readme_tables.py: {error}", file=sys.stderr)
+        return 2
+    partial = readme.with_name(readme.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, readme)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,80 @@
+"""The README's tables of results: made from the results that are committed, and nothing else of the README touched."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from fake_results import capacity_study, run, seeds
+
+from mora_peft.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+README = "Before.\n<!-- results:one:begin -->\nold\n<!-- results:one:end -->\nBetween.\n"
+README += "<!-- results:two:begin -->\n<!-- results:two:end -->\nAfter.\n"
+
+
+def load():
+    file = ROOT / "benchmarks" / "readme_tables.py"
+    spec = importlib.util.spec_from_file_location("readme_tables", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script = load()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Results of two studies: `one` of two methods, `two` of several numbers of pairs."""
+    lost = run("lora", 3, status="diverged")
+    write(tmp_path / "one", [*seeds("mora", [0.9, 0.92, 0.91]), run("lora", scores=(0.0, 0.5)), lost])
+    write(tmp_path / "two", capacity_study(sizes=(128, 512), count=2))
+    return tmp_path
+
+
+def write(folder: Path, results: list[dict]) -> None:
+    folder.mkdir()
+    for number, result in enumerate(results):
+        (folder / f"{number}.json").write_text(json.dumps(result))
+
+
+def test_places_are_filled_and_nothing_else_is_touched(folder):
+    filled = script.fill(README, folder, [])
+    assert filled.startswith("Before.\n<!-- results:one:begin -->\n| method |") and filled.endswith("\nAfter.\n")
+    assert "old" not in filled and "\n<!-- results:one:end -->\nBetween.\n<!-- results:two:begin -->\n|" in filled
+    assert script.fill(filled, folder, []) == filled
+    only = script.fill(README, folder, ["two"])
+    assert "old" in only and script.fill(only, folder, ["one"]) == filled
+
+
+def test_a_line_has_mean_and_half_width_or_says_that_it_is_one_seed(folder):
+    table = script.tables(folder / "one").splitlines()
+    header, _, base, mora, lora = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+    assert header[:3] == ["method", "parameters", "exact match"]
+    assert base[:3] == ["base model", "–", "0 %"]
+    # Half of the 95 % interval of 0.90, 0.91, 0.92 is t(2 degrees) = 4.303 times 0.01 / sqrt(3).
+    assert mora[:3] == ["MoRA", "1,001", "91 % ± 2.5 (3 seeds)"]
+    assert lora[2] == "50 % (1 seed); 1 of 2 diverged"
+    assert "20.00 → 22.00 (×1.10)" in mora
+
+
+def test_a_study_of_capacity_has_a_column_for_each_number_of_pairs(folder):
+    first, *others = script.tables(folder / "two").split("\n\n")
+    assert "| bits per trainable parameter | 128 pairs | 512 pairs |" in first and "| LoRA |" in first
+    assert [text for text in others if text.endswith(":")] == ["memorization, pairs 128:", "memorization, pairs 512:"]
+
+
+def test_a_study_without_a_place_or_without_results_is_named(folder):
+    with pytest.raises(UserError, match="three"):
+        script.fill(README, folder, ["three"])
+    with pytest.raises(UserError, match="one"):
+        script.fill(README, folder / "one", [])
+
+
+def test_the_readme_holds_the_committed_results():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert script.fill(readme, RESULTS, []) == readme, "run python benchmarks/readme_tables.py"
+    assert readme.count("<!-- results:") == 2 * len(script.PLACE.findall(readme)), "a place lacks its begin or its end"
