@@ -39,7 +39,7 @@ def greedy(
         eos_token_id=ends,
         begin_suppress_tokens=ends,
     )
-    room = context_length(model) - max_new_tokens
+    room = max(1, context_length(model) - max_new_tokens)
     ids = [prompt_ids(tokenizer, prompt)[-room:] for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
     answers = [""] * len(ids)
