@@ -107,7 +107,9 @@ def _run(runs: list[TrainConfig], fresh: bool, jobs: int) -> None:
 
 def _searched(config: CompareConfig, runs: list[TrainConfig], jobs: int) -> dict[str, list[dict[str, Any]]]:
     """For each method, by the name its runs share, what the trials of its learning rates came to."""
-    first = {_family(run): run for run in reversed(runs)}
+    first: dict[str, TrainConfig] = {}
+    for run in runs:
+        first.setdefault(_family(run), run)
     trials = {family: search.trial_runs(run, config.trials, config.trial_steps) for family, run in first.items()}
     _run([trial for family in trials.values() for trial in family], config.fresh, jobs)
     found = {family: search.scores(runs) for family, runs in trials.items()}

@@ -3,7 +3,6 @@
 import json
 import shutil
 import statistics
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +14,21 @@ from . import checkpoints, provenance
 from .files import whole_folder, write_json
 from .methods import METHODS, apply, label, method_named
 from .settings import Settings
-from .spectrum import spectrum_of
+from .spectrum import spectrum_of, weights_of
 from .tasks import task_named, task_options
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from torch import Tensor
+    from torch.nn import Module
 
-    from .methods import Tuned
+    from .forgetting import Forgetting
+    from .methods import Method, Tuned
     from .tasks import Test
     from .trainer import RecipeTrainer
 
 EXAMPLES = 8
 _CLAIM = "settings.json"  # names the run that a folder belongs to, from its first moment on
-_FORGETTING = "forgetting.json"  # how well the base does on general text, for a run that is resumed
 
 
 @dataclass(kw_only=True)
@@ -69,13 +70,14 @@ def train(config: TrainConfig) -> Path:
         return output
     _make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    trainer, tuned, tests, general = _prepare(config)
+    trainer, tuned, tests, forgetting, start = _prepare(config)
     # Only now is the run known to be possible; a mistyped one leaves no trace.
     write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
     resume = checkpoints.latest(output)
     if resume:
         print(f"Going on from {resume}.", flush=True)
-    forgetting = _forgetting_before(config, trainer, general)
+    if forgetting:
+        forgetting.before(trainer.model, trainer.processing_class)
     from .trainer import Diverged
 
     trainer.args.eval_on_start &= resume is None
@@ -87,25 +89,27 @@ def train(config: TrainConfig) -> Path:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Diverged as error:
         status, message = "diverged", str(error)
-    artifact = output / ("model" if METHODS[config.method].trains_base else "adapter")
+    method, spectrum = METHODS[config.method], None
+    artifact = output / ("model" if method.trains_base else "adapter")
+    if status == "finished" and forgetting:
+        forgetting.after(trainer.model, trainer.processing_class)
     if status == "finished" and not config.trial:
+        spectrum = spectrum_of(trainer.model, before=start)
         with whole_folder(artifact) as folder:
-            trainer.model.save_pretrained(folder)
+            _result_model(trainer.model, method).save_pretrained(folder)
             trainer.processing_class.save_pretrained(folder)
-    if forgetting and status == "finished":
-        forgetting["after"] = _general_perplexity(config, trainer, general)
     result = _result(config, trainer, tuned, artifact) | {
         "status": status,
         "message": message,
         "created": started,
-        "forgetting": forgetting,
-        "spectrum": spectrum_of(trainer.model) if status == "finished" and not config.trial else None,
+        "forgetting": forgetting.found if forgetting else None,
+        "spectrum": spectrum,
         "examples": _examples(output, tests),
     }
     write_json(output / "run.json", result)
     for leftover in output.glob("checkpoint-*"):
         shutil.rmtree(leftover)
-    for leftover in (output / "before.json", output / "after.json", output / _FORGETTING):
+    for leftover in (output / "before.json", output / "after.json", output / "forgetting.json"):
         leftover.unlink(missing_ok=True)
     print(f"{_summary(result)} -> {artifact if artifact.exists() else output / 'run.json'}", flush=True)
     return output
@@ -145,17 +149,21 @@ def _empty(output: Path) -> None:
     """Remove what a run leaves in its folder, and nothing else."""
     for folder in (*output.glob("checkpoint-*"), output / "adapter", output / "model"):
         shutil.rmtree(folder, ignore_errors=True)
-    for name in (_CLAIM, "run.json", "before.json", "after.json", _FORGETTING):
+    for name in (_CLAIM, "run.json", "before.json", "after.json", "forgetting.json"):
         (output / name).unlink(missing_ok=True)
 
 
 class _Session(NamedTuple):
-    """All that a run works with; `tests` is empty where nothing but the loss is measured."""
+    """All that a run works with.
+
+    `tests` is empty where nothing but the loss is measured; `start` holds weights of a base that is itself trained.
+    """
 
     trainer: "RecipeTrainer"
     tuned: "Tuned"
     tests: "list[Test]"
-    general: "Dataset | None"
+    forgetting: "Forgetting | None"
+    start: "dict[str, Tensor] | None"
 
 
 def _prepare(config: TrainConfig) -> _Session:
@@ -163,35 +171,37 @@ def _prepare(config: TrainConfig) -> _Session:
     import torch
     from transformers import PrinterCallback, set_seed
 
-    from .data import load_rows
+    from .embeddings import train_embeddings
+    from .forgetting import Forgetting
     from .models import load_base, resolve_dtype
     from .progress import Progress
     from .trainer import RecipeTrainer
 
     quiet_libraries()
     train_rows, eval_rows, tests = _rows(config)
-    general = load_rows(config.forgetting_data) if config.forgetting_data else None
-    if general is not None:
-        general = general.select(range(min(config.forgetting_rows, len(general))))
+    forgetting = Forgetting(config) if config.forgetting_data else None
 
     method = METHODS[config.method]
     dtype = resolve_dtype(config.dtype)
     set_seed(config.seed)
-    base, tokenizer = load_base(config.model, torch.float32 if method.trains_base else dtype)
+    whole = method.trains_base or config.train_embeddings
+    base, tokenizer = load_base(config.model, torch.float32 if whole else dtype)
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
+    if config.train_embeddings:
+        train_embeddings(tuned.model)
 
     def measure() -> dict[str, float]:
         metrics = {}
         for test in tests:
             found, answers = test.run(tuned.model, tokenizer, config.evaluate_batch_size)
             metrics |= found
+            if "bits" in found:
+                metrics["bits_per_parameter"] = found["bits"] / tuned.trainable_parameters
             if answers and test is tests[0]:
                 _note_answers(Path(config.output), answers, before=trainer.state.global_step == 0)
         return metrics
 
-    arguments = _arguments(
-        config, autocast=method.trains_base and dtype == torch.bfloat16, measured=eval_rows is not None
-    )
+    arguments = _arguments(config, autocast=whole and dtype == torch.bfloat16, measured=eval_rows is not None)
     trainer = RecipeTrainer(
         model=tuned.model,
         args=arguments,
@@ -203,7 +213,7 @@ def _prepare(config: TrainConfig) -> _Session:
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )
     trainer.remove_callback(PrinterCallback)
-    return _Session(trainer, tuned, tests, general)
+    return _Session(trainer, tuned, tests, forgetting, weights_of(tuned.model) if method.trains_base else None)
 
 
 def _rows(config: TrainConfig) -> "tuple[Dataset, Dataset | None, list[Test]]":
@@ -224,28 +234,6 @@ def _rows(config: TrainConfig) -> "tuple[Dataset, Dataset | None, list[Test]]":
         return learned, measured, []
     tests = [test.limited(config.evaluate_rows) for test in task.tests(options, learned, config.eval_data)]
     return learned, tests[0].rows, tests
-
-
-def _forgetting_before(
-    config: TrainConfig, trainer: "RecipeTrainer", general: "Dataset | None"
-) -> dict[str, Any] | None:
-    """Perplexity of the base on general text, measured once and kept for a run that is resumed."""
-    if general is None:
-        return None
-    kept = _read_json(Path(config.output) / _FORGETTING)
-    if kept is None:
-        adapter = getattr(trainer.model, "disable_adapter", nullcontext)
-        with adapter():
-            before = _general_perplexity(config, trainer, general)
-        kept = {"before": before, "after": None, "rows": len(general), "data": config.forgetting_data}
-        write_json(Path(config.output) / _FORGETTING, kept)
-    return kept
-
-
-def _general_perplexity(config: TrainConfig, trainer: "RecipeTrainer", general: "Dataset") -> float:
-    from .measures.perplexity import perplexity
-
-    return perplexity(trainer.model, trainer.processing_class, general, config.max_length, config.evaluate_batch_size)
 
 
 def _arguments(config: TrainConfig, autocast: bool, measured: bool) -> Any:
@@ -322,6 +310,11 @@ def _result(config: TrainConfig, trainer: "RecipeTrainer", tuned: "Tuned", artif
             if any(name.startswith("eval_") for name in entry)
         ],
     }
+
+
+def _result_model(model: "Module", method: "Method") -> "Module":
+    """What is saved: the adapter or the model, and a model for an adapter that has changed its base on the way."""
+    return model.merge_and_unload() if method.trains_base and hasattr(model, "merge_and_unload") else model
 
 
 def _read_json(file: Path) -> Any:

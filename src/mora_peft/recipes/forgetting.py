@@ -1,0 +1,53 @@
+"""Forgetting: what training did to the perplexity of general text, which it was not about."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mora_peft.errors import UserError
+
+from .data import load_rows
+from .files import write_json
+from .measures.perplexity import perplexity
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from transformers import PreTrainedTokenizerBase
+
+FILE = "forgetting.json"  # what the base was like, for a run that is resumed
+
+
+class Forgetting:
+    """Measures a run's `forgetting_data`; UserError where it holds no texts."""
+
+    def __init__(self, config: Settings):
+        rows = load_rows(config.forgetting_data)
+        if "text" not in rows.column_names:
+            raise UserError(f"{config.forgetting_data} cannot show what is forgotten: expected rows with text.")
+        self.rows = rows.select(range(min(config.forgetting_rows, len(rows))))
+        self.config = config
+        self.found: dict[str, Any] = {}
+
+    def before(self, model: "Module", tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Measure the base, beneath any adapter; a resumed run takes what it measured when it began."""
+        file = Path(self.config.output) / FILE
+        try:
+            self.found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            with getattr(model, "disable_adapter", nullcontext)():
+                value = self._measured(model, tokenizer)
+            self.found = {
+                "before": value,
+                "after": None,
+                "rows": len(self.rows),
+                "data": self.config.forgetting_data,
+            }
+            write_json(file, self.found)
+
+    def after(self, model: "Module", tokenizer: "PreTrainedTokenizerBase") -> None:
+        self.found["after"] = self._measured(model, tokenizer)
+
+    def _measured(self, model: "Module", tokenizer: "PreTrainedTokenizerBase") -> float:
+        return perplexity(model, tokenizer, self.rows, self.config.max_length, self.config.evaluate_batch_size)

@@ -1,0 +1,64 @@
+"""Forgetting: general text is measured beneath the adapter before, and through it after."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mora_peft.errors import UserError
+from mora_peft.recipes import train
+from mora_peft.recipes.train import TrainConfig
+
+
+@pytest.fixture
+def general(tmp_path) -> str:
+    file = tmp_path / "general.jsonl"
+    file.write_text("".join(json.dumps({"text": f"The {n} ships left the harbour at dawn."}) + "\n" for n in range(6)))
+    return str(file)
+
+
+def run(config: TrainConfig) -> dict:
+    return json.loads((train.train(config) / "run.json").read_text())
+
+
+def test_what_a_run_did_to_general_text(settings, general, tmp_path):
+    def found(method, name, steps=5, rate=3e-2):
+        changes = {"output": str(tmp_path / name), "steps": steps, "forgetting_data": general, "forgetting_rows": 4}
+        return run(TrainConfig(**settings | changes, method=method, learning_rate=rate))["forgetting"]
+
+    adapted, still = found("mora", "adapted"), found("full", "still", rate=1e-30)
+    assert adapted["rows"] == 4 and adapted["data"] == general
+    assert adapted["before"] == pytest.approx(still["before"], rel=1e-4) == pytest.approx(still["after"], rel=1e-4)
+    assert adapted["after"] != pytest.approx(adapted["before"], rel=1e-3)
+    # A prompt that nobody has trained yet is no part of the base either.
+    assert found("prompt", "prompt")["before"] == pytest.approx(still["before"], rel=1e-4)
+
+
+def test_a_resumed_run_remembers_the_base(settings, general, monkeypatch):
+    config = TrainConfig(**settings | {"forgetting_data": general}, learning_rate=3e-2)
+    whole = run(config)["forgetting"]
+
+    def stop(self, *args, **kwargs):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    from mora_peft.recipes.trainer import RecipeTrainer
+
+    real = RecipeTrainer.training_step
+    monkeypatch.setattr(RecipeTrainer, "training_step", stop)
+    again = TrainConfig(**settings | {"forgetting_data": general, "fresh": True}, learning_rate=3e-2)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(again)
+    monkeypatch.undo()
+    resumed = run(TrainConfig(**settings | {"forgetting_data": general}, learning_rate=3e-2))["forgetting"]
+    assert resumed == whole
+    assert not (Path(config.output) / "forgetting.json").exists()
+
+
+def test_rows_without_texts_are_refused(settings, tmp_path):
+    facts = tmp_path / "facts.csv"
+    facts.write_text("key,value\na,b\n")
+    with pytest.raises(UserError, match=r"facts\.csv.*text"):
+        train.train(TrainConfig(**settings | {"forgetting_data": str(facts)}))
+    assert not Path(settings["output"]).exists()
