@@ -103,7 +103,7 @@ class Knob:
             best = min((low, high), key=miss)
             if self.saw and miss(best) > TOLERANCE:
                 # The teeth are wide: where one misses the target, the slope of another one near by meets it.
-                near = range(max(best // 2, 1), min(2 * best, values[-1]) + 1, max(best // 50, 1))
+                near = range(max(best // 2, 1), min(2 * best, values[-1]) + 1, max(best // 25, 1))
                 best = min((best, *near), key=miss)
             if self.pattern and miss(best) > TOLERANCE:
                 chosen = _spread(budget, low, high, size)
