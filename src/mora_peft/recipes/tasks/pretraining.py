@@ -1,6 +1,6 @@
 """Pretraining: a model without a past learns to read, and is measured by its perplexity on texts it has not seen.
 
-The model is best made from a configuration (`model: some/config.json`), and its embeddings trained by every method.
+The model is best made from a configuration: `model: some/config.json`.
 """
 
 import re
@@ -25,7 +25,8 @@ class Options:
 
     `train`: texts to learn, joined and cut into rows of `characters`; max_length must have room for a row, whose end
     is lost otherwise. `texts`: held-out texts, the first `rows_per_test` of each source; `block`: tokens of context
-    that perplexity is measured with.
+    that perplexity is measured with. `train_embeddings`: beside an adapter, embeddings and output layer are trained
+    too, without which a model without a past learns little.
     """
 
     train: Sources = None
@@ -33,6 +34,7 @@ class Options:
     characters: int = 1200
     rows_per_test: int = 100
     block: int = 512
+    train_embeddings: bool = True
 
     def __post_init__(self):
         check(self)
