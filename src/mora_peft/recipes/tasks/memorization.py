@@ -90,9 +90,6 @@ def tuning(options: Options, rows: "Dataset") -> tuple["Dataset", list[Test]]:
     return made, [Test("", made, nothing)]
 
 
-measure = recall
-
-
 def pairs(count: int, digits: int, seed: int) -> list[dict[str, str]]:
     """`count` random hexadecimal keys, all different, each with a random value; as UUIDs where digits = 32."""
     draw = random.Random(f"pairs {seed}")
