@@ -1,4 +1,4 @@
-"""Comparisons: runs in processes of their own, honest verdicts, nothing repeated, and a clean stop."""
+"""Comparisons: runs in processes of their own, nothing repeated, and a clean stop."""
 
 import json
 import os
@@ -12,30 +12,18 @@ import pytest
 import yaml
 
 from mora_peft.errors import UserError
-from mora_peft.recipes.compare import CompareConfig, Contender, compare, plan, table, verdict
+from mora_peft.recipes.compare import CompareConfig, Contender, compare, plan, table
 
 
-def result(name: str, *scores: float, metric="exact_match", seed=0, status="finished") -> dict:
-    evaluations = [{"step": 10 * index, metric: score} for index, score in enumerate(scores)]
-    return {"run": f"{name}-seed{seed}", "seed": seed, "status": status, "evaluations": evaluations}
+def test_the_table_has_a_line_for_every_run():
+    def result(name, status, *scores):
+        evaluations = [{"step": 10 * index, "exact_match": score} for index, score in enumerate(scores)]
+        return {"run": name, "seed": 0, "status": status, "evaluations": evaluations}
 
-
-@pytest.mark.parametrize(
-    "results, sentence",
-    [
-        ([result("a", 0, 1.0), result("b", 0, 0.5)], "a led"),
-        ([result("a", 0, 0.5), result("b", 0, 1.0)], "b led"),
-        ([result("a", 0, 0, 1), result("b", 0, 1, 1)], "b and a tied at the end (exact match 1.000); b got there soon"),
-        ([result("a", 0, 1), result("b", 0, 1)], "a and b tied at the end (exact match 1.000), and on the way"),
-        ([result("a", 5, 1, metric="loss"), result("b", 5, 2, metric="loss")], "a led: loss 1.000"),
-        ([result("a", 0, 1), result("b", 0, 2, status="failed")], "nothing to compare"),
-        ([result("a", 0, 0, seed=0), result("a", 0, 1, seed=1), result("b", 0, 0.4)], "a led: exact match 0.500"),
-        ([result("a", 0, 1, status="diverged")], "no method led"),
-    ],
-)
-def test_the_verdict_is_honest(results, sentence):
-    assert verdict(results).startswith(sentence) or sentence in verdict(results)
-    assert len(table(results).splitlines()) == len(results) + 1
+    _, *lines = table([result("a", "finished", 0, 0.5), result("b", "diverged"), result("c", "failed")]).splitlines()
+    assert [line.split()[0] for line in lines] == ["a", "b", "c"]
+    assert "0.500" in lines[0] and "exact match" in lines[0]
+    assert "diverged" in lines[1] and "failed" in lines[2]
 
 
 def test_every_run_has_a_folder_of_its_own(settings):

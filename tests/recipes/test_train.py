@@ -245,7 +245,7 @@ def test_logs_pass_through(settings):
         ({"model": "no/such/model"}, "no/such/model could not be loaded"),
         ({"task": "memorisation"}, "expected one of .*memorization"),
         ({"task_options": {"fact": 3}}, "fact"),
-        ({"method": "lore"}, "expected one of mora, lora"),
+        ({"method": "lore"}, "expected one of mora, remora"),
         ({"method_options": {"rank": 3}}, "rank"),
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"target_modules": ["attention"]}, "attention"),

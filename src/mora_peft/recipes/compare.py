@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from . import search
 from .files import write_json
 from .methods import method_named, slug
 from .processes import run_all
+from .report_page.groups import main_metric
+from .report_page.numbers import series
 from .settings import Settings
 from .train import TrainConfig, is_finished, read_run
 
@@ -74,7 +75,7 @@ def compare(config: CompareConfig) -> Path:
     recorded, and the others go on. The same command, given again elsewhere on a shared `output`, takes a share of the
     runs. Raises UserError where none finishes.
     """
-    from .report import build_report
+    from .report import build_report, claims
 
     output = Path(config.output)
     runs = plan(config)
@@ -92,7 +93,7 @@ def compare(config: CompareConfig) -> Path:
         reasons = "; ".join(f"{result['run']}: {result['message']}" for result in results)
         raise UserError(f"No run of the comparison finished: {reasons}")
     report = build_report(results, output / "report.html")
-    print(f"\n{table(results)}\n\n{verdict(results)}\n\nReport: {report}")
+    print(f"\n{table(results)}\n\n{claims(results)}\n\nReport: {report}")
     return report
 
 
@@ -143,12 +144,12 @@ def plan(config: CompareConfig) -> list[TrainConfig]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The results as a plain table, a line each."""
+    """The results as a plain table, a line each: the task's main metric before and after, and what the run took."""
+    metric = main_metric(results).key
     head = ("run", "parameters", "s/step", "peak GB", "first", "last", "")
     rows = [head]
     for result in results:
-        curve = _curve(result)
-        numbers = [f"{curve[0][1]:.3f}", f"{curve[-1][1]:.3f}"] if curve else ["", ""]
+        curve = list(series(result, "evaluations", metric).values())
         seconds, peak = result.get("step_seconds_median"), result.get("peak_memory_bytes")
         rows.append(
             (
@@ -156,8 +157,8 @@ def table(results: list[dict[str, Any]]) -> str:
                 f"{result['trainable_parameters']:,}" if "trainable_parameters" in result else "",
                 f"{seconds:.2f}" if seconds else "",
                 f"{peak / 1e9:.1f}" if peak else "",
-                *numbers,
-                _metric(result).replace("_", " ") if result["status"] == "finished" else result["status"],
+                *([f"{curve[0]:.3f}", f"{curve[-1]:.3f}"] if curve else ["", ""]),
+                metric.replace("_", " ") if result["status"] == "finished" else result["status"],
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -165,58 +166,8 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def verdict(results: list[dict[str, Any]]) -> str:
-    """Which method led, in a sentence: by the last measurement, then by the area under the curve; ties are said.
-
-    Measured are exact match where the task has it, or else the loss; means over seeds.
-    """
-    finished = [result for result in results if result["status"] == "finished" and _curve(result)]
-    if not finished:
-        return "Nothing was measured, so no method led."
-    metric = _metric(finished[0])
-    sign = -1 if metric == "loss" else 1
-    scores: dict[str, list[tuple[float, float]]] = {}
-    for result in finished:
-        name = result["run"].removesuffix(f"-seed{result['seed']}")
-        scores.setdefault(name, []).append((_curve(result)[-1][1], _area(_curve(result))))
-    means = {name: tuple(round(sum(column) / len(column), 4) for column in zip(*pairs, strict=True))
-             for name, pairs in scores.items()}  # fmt: skip
-    words = metric.replace("_", " ")
-    best = max(means, key=lambda name: tuple(sign * value for value in means[name]))
-    last, area = means[best]
-    others = {name: value for name, value in means.items() if name != best}
-    if not others:
-        return f"{best} ended at {words} {last:.3f}; there was nothing to compare it with."
-    level = [name for name, (their_last, _) in others.items() if their_last == last]
-    if not level:
-        next_best = max(others, key=lambda name: sign * others[name][0])
-        return f"{best} led: {words} {last:.3f} at the end, against {others[next_best][0]:.3f} of {next_best}."
-    tied = f"{' and '.join([best, *level])} tied at the end ({words} {last:.3f})"
-    next_area = max((others[name][1] for name in level), key=lambda value: sign * value)
-    if area == next_area:
-        return f"{tied}, and on the way there too."
-    return f"{tied}; {best} got there sooner (mean over the steps {area:.3f} against {next_area:.3f})."
-
-
 def _places() -> int:
     """How many runs can go on at once without being in each other's way."""
     import torch
 
     return 1 if torch.accelerator.is_available() else os.cpu_count() or 1
-
-
-def _metric(result: dict[str, Any]) -> str:
-    evaluations = result.get("evaluations") or [{}]
-    return "exact_match" if "exact_match" in evaluations[-1] else "loss"
-
-
-def _curve(result: dict[str, Any]) -> list[tuple[int, float]]:
-    metric = _metric(result)
-    return [(point["step"], point[metric]) for point in result.get("evaluations") or [] if metric in point]
-
-
-def _area(curve: list[tuple[int, float]]) -> float:
-    """The mean of a curve over its steps, by the trapezoidal rule."""
-    steps = curve[-1][0] - curve[0][0]
-    area = sum((b - a) * (x + y) / 2 for (a, x), (b, y) in pairwise(curve))
-    return area / steps if steps else curve[-1][1]

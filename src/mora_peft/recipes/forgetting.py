@@ -36,8 +36,11 @@ class Forgetting:
         try:
             self.found = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
             with getattr(model, "disable_adapter", nullcontext)():
                 value = self._measured(model, tokenizer)
+            for parameter, wanted in trained.items():  # PEFT enables all of an adapter, with parts that stay frozen
+                parameter.requires_grad_(wanted)
             self.found = {
                 "before": value,
                 "after": None,

@@ -19,12 +19,22 @@ def fingerprint(config: dict[str, Any]) -> str:
     digest = hashlib.sha256()
     settings = {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for source in filter(None, map(config.get, ("data", "eval_data", "forgetting_data", "peft_config"))):
-        path = Path(source)
+    for path in _sources(config):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in filter(Path.is_file, files):
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _sources(config: dict[str, Any]) -> list[Path]:
+    """The files and folders that a run's settings name, those in its task's and its method's options included."""
+    values = [config.get(name) for name in ("data", "eval_data", "forgetting_data", "peft_config")]
+    for options in ("task_options", "method_options"):
+        for value in (config.get(options) or {}).values():
+            values += value if isinstance(value, list) else [value]
+    model = config.get("model")
+    values += [model] if model and str(model).endswith(".json") else []
+    return [Path(value) for value in values if isinstance(value, str) and Path(value).exists()]
 
 
 def versions() -> dict[str, str | None]:

@@ -109,6 +109,11 @@ def build_report(results: list[dict], output: Path) -> Path:
     return output
 
 
+def claims(results: list[dict]) -> str:
+    """What the page says first of each comparison among `results`, a line each."""
+    return "\n".join(headline(comparison)[0] for comparison in gather(results))
+
+
 @cache
 def template() -> jinja2.Template:
     """The page's template; every value put into it is escaped."""

@@ -22,7 +22,6 @@ class Settings:
             a pair's key and value; 32 makes a UUID), seed, group (measure one kind only).
         r: Parameter budget: as many parameters as a LoRA of this rank has over the target modules.
         target_modules: The linear layers to adapt: all-linear, a list of names, or a regular expression.
-        train_embeddings: Train the embeddings and the output layer too, beside an adapter: for pretraining.
         seed: Seed of initialization, dropout and data order.
         steps: Optimizer steps.
         batch_size: Rows a step and device.
@@ -54,7 +53,6 @@ class Settings:
     task_options: dict[str, Any] = field(default_factory=dict)
     r: int = 8
     target_modules: str | list[str] = "all-linear"
-    train_embeddings: bool = False
     seed: int = 0
     steps: int = 200
     batch_size: int = 16

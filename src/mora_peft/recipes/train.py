@@ -13,6 +13,7 @@ from mora_peft.errors import UserError
 from . import checkpoints, provenance
 from .files import whole_folder, write_json
 from .methods import METHODS, apply, label, method_named
+from .models import is_configuration, load_base, resolve_dtype
 from .settings import Settings
 from .spectrum import spectrum_of, weights_of
 from .tasks import task_named, task_options
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from .forgetting import Forgetting
-    from .methods import Method, Tuned
+    from .methods import Tuned
     from .tasks import Test
     from .trainer import RecipeTrainer
 
@@ -54,6 +55,8 @@ class TrainConfig(Settings):
         if self.peft_config is not None:
             self.method, self.method_options = "peft", {**self.method_options, "config": self.peft_config}
         self.learning_rate = self.learning_rate or method_named(self.method).learning_rate
+        if self.method == "prompt" and is_configuration(self.model):
+            raise UserError("A prompt needs a trained base, not a model from a configuration: choose another method.")
 
 
 def train(config: TrainConfig) -> Path:
@@ -89,14 +92,14 @@ def train(config: TrainConfig) -> Path:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Diverged as error:
         status, message = "diverged", str(error)
-    method, spectrum = METHODS[config.method], None
-    artifact = output / ("model" if method.trains_base else "adapter")
+    spectrum, whole = None, saves_model(config)
+    artifact = output / ("model" if whole else "adapter")
     if status == "finished" and forgetting:
         forgetting.after(trainer.model, trainer.processing_class)
     if status == "finished" and not config.trial:
         spectrum = spectrum_of(trainer.model, before=start)
         with whole_folder(artifact) as folder:
-            _result_model(trainer.model, method).save_pretrained(folder)
+            _saved(trainer.model, whole).save_pretrained(folder)
             trainer.processing_class.save_pretrained(folder)
     result = _result(config, trainer, tuned, artifact) | {
         "status": status,
@@ -173,21 +176,21 @@ def _prepare(config: TrainConfig) -> _Session:
 
     from .embeddings import train_embeddings
     from .forgetting import Forgetting
-    from .models import load_base, resolve_dtype
     from .progress import Progress
     from .trainer import RecipeTrainer
 
     quiet_libraries()
-    train_rows, eval_rows, tests = _rows(config)
+    options, train_rows, eval_rows, tests = _rows(config)
     forgetting = Forgetting(config) if config.forgetting_data else None
 
     method = METHODS[config.method]
     dtype = resolve_dtype(config.dtype)
     set_seed(config.seed)
-    whole = method.trains_base or config.train_embeddings
+    embeddings = getattr(options, "train_embeddings", False)
+    whole = method.trains_base or embeddings
     base, tokenizer = load_base(config.model, torch.float32 if whole else dtype)
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
-    if config.train_embeddings:
+    if embeddings:
         train_embeddings(tuned.model)
 
     def measure() -> dict[str, float]:
@@ -216,8 +219,8 @@ def _prepare(config: TrainConfig) -> _Session:
     return _Session(trainer, tuned, tests, forgetting, weights_of(tuned.model) if method.trains_base else None)
 
 
-def _rows(config: TrainConfig) -> "tuple[Dataset, Dataset | None, list[Test]]":
-    """The rows to learn, the rows whose loss is measured (None: none are), and the tests."""
+def _rows(config: TrainConfig) -> "tuple[Any, Dataset, Dataset | None, list[Test]]":
+    """The task's options, the rows to learn, the rows whose loss is measured (None: none are), and the tests."""
     from .data import load_rows
     from .tasks import tuning
 
@@ -226,14 +229,14 @@ def _rows(config: TrainConfig) -> "tuple[Dataset, Dataset | None, list[Test]]":
     learned = task.rows(options, config.data) if task else load_rows(config.data)
     if config.trial:
         learned, tests = getattr(task, "tuning", tuning)(options, learned)
-        return learned, tests[0].rows, []
+        return options, learned, tests[0].rows, []
     if task is None:
         measured = load_rows(config.eval_data) if config.eval_data else None
         if measured is not None and config.evaluate_rows:
             measured = measured.select(range(min(config.evaluate_rows, len(measured))))
-        return learned, measured, []
+        return options, learned, measured, []
     tests = [test.limited(config.evaluate_rows) for test in task.tests(options, learned, config.eval_data)]
-    return learned, tests[0].rows, tests
+    return options, learned, tests[0].rows, tests
 
 
 def _arguments(config: TrainConfig, autocast: bool, measured: bool) -> Any:
@@ -312,9 +315,14 @@ def _result(config: TrainConfig, trainer: "RecipeTrainer", tuned: "Tuned", artif
     }
 
 
-def _result_model(model: "Module", method: "Method") -> "Module":
-    """What is saved: the adapter or the model, and a model for an adapter that has changed its base on the way."""
-    return model.merge_and_unload() if method.trains_base and hasattr(model, "merge_and_unload") else model
+def saves_model(config: TrainConfig) -> bool:
+    """Whether a run leaves a whole model: where the base has changed, or was random and is nowhere else."""
+    return METHODS[config.method].trains_base or is_configuration(config.model)
+
+
+def _saved(model: "Module", whole: bool) -> "Module":
+    """The adapter, or the whole model with its adapter merged."""
+    return model.merge_and_unload() if whole and hasattr(model, "merge_and_unload") else model
 
 
 def _read_json(file: Path) -> Any:

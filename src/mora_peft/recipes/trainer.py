@@ -14,6 +14,7 @@ from trl import SFTTrainer
 from mora_peft.errors import UserError, is_disk_full
 
 from . import checkpoints
+from .relora import MergeAndReset
 
 
 class Diverged(Exception):
@@ -61,6 +62,8 @@ class RecipeTrainer(SFTTrainer):
     def restore(self, checkpoint: Path) -> None:
         """Take over weights and records of the checkpoint of a last step, after which `train` would add one more."""
         self._load_from_checkpoint(str(checkpoint))
+        for callback in self._merging():
+            callback.load(self.model, checkpoint)
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
     def _get_output_dir(self, trial) -> str:
@@ -74,12 +77,19 @@ class RecipeTrainer(SFTTrainer):
         staging = Path(self._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
         target = Path(self.args.output_dir) / name
-        shutil.rmtree(staging, ignore_errors=True)
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)
-            checkpoints.seal(staging / name)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(staging / name, target)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                for callback in self._merging():
+                    callback.save(self.model, staging / name)
+                checkpoints.seal(staging / name)
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(staging / name, target)
+                checkpoints.drop_old(target.parent)
         except Exception as error:
             if not is_disk_full(error):
                 raise
@@ -90,8 +100,13 @@ class RecipeTrainer(SFTTrainer):
                 "free some space and run the same command again."
             ) from error
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        checkpoints.drop_old(target.parent)
+            if self.args.should_save:
+                shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def _merging(self) -> list[MergeAndReset]:
+        """The callbacks that change the base, which a checkpoint must then hold too."""
+        return [callback for callback in self.callback_handler.callbacks if isinstance(callback, MergeAndReset)]
 
 
 @torch.no_grad()
