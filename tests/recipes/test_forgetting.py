@@ -56,9 +56,10 @@ def test_a_resumed_run_remembers_the_base(settings, general, monkeypatch):
     assert not (Path(config.output) / "forgetting.json").exists()
 
 
-def test_rows_without_texts_are_refused(settings, tmp_path):
-    facts = tmp_path / "facts.csv"
-    facts.write_text("key,value\na,b\n")
-    with pytest.raises(UserError, match=r"facts\.csv.*text"):
-        train.train(TrainConfig(**settings | {"forgetting_data": str(facts)}))
+def test_chats_are_refused(settings, tmp_path):
+    chats = tmp_path / "chats.jsonl"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    chats.write_text(json.dumps({"messages": turns}) + "\n")
+    with pytest.raises(UserError, match=r"chats\.jsonl.*text"):
+        train.train(TrainConfig(**settings | {"forgetting_data": str(chats)}))
     assert not Path(settings["output"]).exists()

@@ -100,10 +100,12 @@ def compare(config: CompareConfig) -> Path:
 def _run(runs: list[TrainConfig], fresh: bool, jobs: int) -> None:
     """Train the runs that are not finished yet."""
     waiting = [run for run in runs if fresh or not is_finished(run)]
+    seeds = list(dict.fromkeys(run.seed for run in runs))
     for run in runs:
         if run not in waiting:
             print(f"{Path(run.output).name}: finished before, not repeated")
-    run_all(waiting, jobs)
+    # One seed of every method before the second of any: a comparison cut short then still compares.
+    run_all(sorted(waiting, key=lambda run: seeds.index(run.seed)), jobs)
 
 
 def _searched(config: CompareConfig, runs: list[TrainConfig], jobs: int) -> dict[str, list[dict[str, Any]]]:

@@ -5,9 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mora_peft.errors import UserError
-
-from .data import load_rows
+from .data import load_texts
 from .files import write_json
 from .measures.perplexity import perplexity
 from .settings import Settings
@@ -20,12 +18,10 @@ FILE = "forgetting.json"  # what the base was like, for a run that is resumed
 
 
 class Forgetting:
-    """Measures a run's `forgetting_data`; UserError where it holds no texts."""
+    """Measures a run's `forgetting_data`; UserError where it holds chats, or nothing."""
 
     def __init__(self, config: Settings):
-        rows = load_rows(config.forgetting_data)
-        if "text" not in rows.column_names:
-            raise UserError(f"{config.forgetting_data} cannot show what is forgotten: expected rows with text.")
+        rows = load_texts(config.forgetting_data)
         self.rows = rows.select(range(min(config.forgetting_rows, len(rows))))
         self.config = config
         self.found: dict[str, Any] = {}

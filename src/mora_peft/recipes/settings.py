@@ -11,7 +11,8 @@ class Settings:
     Args:
         output: Folder that the results are written to.
         model: Base model, a local folder or a hub id.
-        task: Where rows and metric come from: `memorization`, or none to train on `data` and measure its loss.
+        task: Where rows and metrics come from: memorization, instruction, math, biomedical, finance, pretraining;
+            without one `data` is learned, and its loss measured.
         data: Rows to learn: a JSONL file (prompt/completion, messages, text or key/value), a CSV file of the same
             fields, a folder of .txt and .md files, or a hub data set as owner/name or owner/name:split.
         eval_data: Rows to measure on, in the same forms; without it a task's own, and without a task none.
@@ -19,7 +20,8 @@ class Settings:
             forgotten.
         forgetting_rows: Measure forgetting on so many of its rows only.
         task_options: Options of the task. For memorization: facts and pairs (how many of each are made), digits (of
-            a pair's key and value; 32 makes a UUID), seed, group (measure one kind only).
+            a pair's key and value; 32 makes a UUID), seed, bits (measure the bits stored of the pairs). For the others
+            see docs/comparing.md.
         r: Parameter budget: as many parameters as a LoRA of this rank has over the target modules.
         target_modules: The linear layers to adapt: all-linear, a list of names, or a regular expression.
         seed: Seed of initialization, dropout and data order.
@@ -27,6 +29,8 @@ class Settings:
         batch_size: Rows a step and device.
         gradient_accumulation: Batches added up to one step.
         max_length: Longest row in tokens; longer ones are cut.
+        packing: What is joined to rows of exactly max_length tokens, so that nothing is cut off or padded: texts; all
+            joins rows with a prompt too, each seeing itself alone, which costs much time on a CPU; or none.
         schedule: Shape of the learning rate over the steps.
         warmup: Warm-up of the learning rate, in steps, or as a share of all steps if below 1.
         weight_decay: AdamW's weight decay.
@@ -58,6 +62,7 @@ class Settings:
     batch_size: int = 16
     gradient_accumulation: int = 1
     max_length: int = 512
+    packing: Literal["texts", "all", "none"] = "texts"
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: float = 0.05
     weight_decay: float = 0.0

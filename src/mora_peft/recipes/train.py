@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mora_peft.errors import UserError
 
 from . import checkpoints, provenance
+from .data import check_template, load_rows, spoken
 from .files import whole_folder, write_json
 from .methods import METHODS, apply, label, method_named
 from .models import is_configuration, load_base, resolve_dtype
@@ -55,6 +56,8 @@ class TrainConfig(Settings):
         if self.peft_config is not None:
             self.method, self.method_options = "peft", {**self.method_options, "config": self.peft_config}
         self.learning_rate = self.learning_rate or method_named(self.method).learning_rate
+        if self.method == "prompt" and self.packing == "all":
+            raise UserError("Rows behind a prompt of vectors cannot be kept apart: set packing to texts or none.")
         if self.method == "prompt" and is_configuration(self.model):
             raise UserError("A prompt needs a trained base, not a model from a configuration: choose another method.")
 
@@ -189,6 +192,8 @@ def _prepare(config: TrainConfig) -> _Session:
     embeddings = getattr(options, "train_embeddings", False)
     whole = method.trains_base or embeddings
     base, tokenizer = load_base(config.model, torch.float32 if whole else dtype)
+    for rows in filter(None, (train_rows, eval_rows)):
+        check_template(rows, tokenizer)
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
     if embeddings:
         train_embeddings(tuned.model)
@@ -204,7 +209,12 @@ def _prepare(config: TrainConfig) -> _Session:
                 _note_answers(Path(config.output), answers, before=trainer.state.global_step == 0)
         return metrics
 
-    arguments = _arguments(config, autocast=whole and dtype == torch.bfloat16, measured=eval_rows is not None)
+    arguments = _arguments(
+        config,
+        autocast=whole and dtype == torch.bfloat16,
+        measured=eval_rows is not None,
+        texts="text" in train_rows.column_names,
+    )
     trainer = RecipeTrainer(
         model=tuned.model,
         args=arguments,
@@ -216,12 +226,14 @@ def _prepare(config: TrainConfig) -> _Session:
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )
     trainer.remove_callback(PrinterCallback)
+    if eval_rows is not None and len(trainer.eval_dataset) < len(eval_rows):
+        lost = len(eval_rows) - len(trainer.eval_dataset)
+        print(f"{lost} of {len(eval_rows)} rows have prompts that fill max_length, and count in no loss.", flush=True)
     return _Session(trainer, tuned, tests, forgetting, weights_of(tuned.model) if method.trains_base else None)
 
 
 def _rows(config: TrainConfig) -> "tuple[Any, Dataset, Dataset | None, list[Test]]":
     """The task's options, the rows to learn, the rows whose loss is measured (None: none are), and the tests."""
-    from .data import load_rows
     from .tasks import tuning
 
     task = task_named(config.task) if config.task else None
@@ -239,7 +251,7 @@ def _rows(config: TrainConfig) -> "tuple[Any, Dataset, Dataset | None, list[Test
     return options, learned, tests[0].rows, tests
 
 
-def _arguments(config: TrainConfig, autocast: bool, measured: bool) -> Any:
+def _arguments(config: TrainConfig, autocast: bool, measured: bool, texts: bool) -> Any:
     import torch
     from trl import SFTConfig
 
@@ -253,6 +265,10 @@ def _arguments(config: TrainConfig, autocast: bool, measured: bool) -> Any:
         per_device_eval_batch_size=config.evaluate_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
         max_length=config.max_length,
+        packing=config.packing == "all" or (config.packing == "texts" and texts),
+        # Texts flow on into the next row. Rows with a prompt stay whole, and are kept apart by their positions.
+        packing_strategy="wrapped" if texts else "bfd",
+        eval_packing=False,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
         warmup_steps=config.warmup,
@@ -344,14 +360,9 @@ def _examples(output: Path, tests: "list[Test]") -> list[dict[str, str]]:
         return []
     rows, before = tests[0].rows, answers["before"] or [""] * len(tests[0].rows)
     return [
-        {"prompt": _text(row["prompt"]), "expected": _text(row["completion"]).strip(), "before": first, "after": last}
+        {"prompt": spoken(row["prompt"]), "expected": spoken(row["completion"]), "before": first, "after": last}
         for row, first, last, _ in zip(rows, before, answers["after"], range(EXAMPLES), strict=False)
     ]
-
-
-def _text(value: "str | list[dict[str, str]]") -> str:
-    """A text, or the last message of a chat."""
-    return value if isinstance(value, str) else value[-1]["content"]
 
 
 def _summary(run: dict[str, Any]) -> str:

@@ -16,6 +16,9 @@ from mora_peft.errors import UserError, is_disk_full
 from . import checkpoints
 from .relora import MergeAndReset
 
+# Tokens whose logits are computed at once where the loss is measured: a few hundred megabytes for most vocabularies.
+_MOST_TOKENS = 4096
+
 
 class Diverged(Exception):
     """The loss is no longer a number; the message says at which step."""
@@ -117,11 +120,15 @@ def mean_token_loss(trainer: SFTTrainer) -> float:
     model.eval()
     total, tokens = 0.0, 0
     for batch in trainer.get_eval_dataloader():
-        loss, count = labelled_loss(model, batch)
-        total += loss.item()
-        tokens += count
+        rows = max(1, _MOST_TOKENS // batch["input_ids"].shape[1])
+        for part in zip(*(value.split(rows) for value in batch.values()), strict=True):
+            loss, count = labelled_loss(model, dict(zip(batch, part, strict=True)))
+            total += loss.item()
+            tokens += count
     model.train(was_training)
-    return total / max(tokens, 1)
+    if not tokens:
+        raise UserError("No row to measure has a token that counts: their prompts fill max_length; raise --max_length.")
+    return total / tokens
 
 
 def labelled_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
