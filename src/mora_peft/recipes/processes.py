@@ -1,7 +1,6 @@
 """Trainings side by side, each in a process of its own with one thread, and one place that shows how they get on."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -118,7 +117,7 @@ class _Fleet:
         self.stopping.set()
         for child in list(self.children):
             with suppress(ProcessLookupError):
-                child.send_signal(signal.SIGINT)
+                child.terminate()
         for child in list(self.children):
             try:
                 child.wait(timeout=_SECONDS_TO_STOP)
