@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from mora_peft.errors import UserError
+from mora_peft.recipes import processes
 from mora_peft.recipes.compare import CompareConfig, Contender, compare, plan, table
+from mora_peft.recipes.train import train
 
 
 def test_the_table_has_a_line_for_every_run():
@@ -98,3 +102,23 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_run_under_way_elsewhere_is_waited_for_and_taken_over(finishes, settings, monkeypatch):
+    """Two comparisons share a folder: what the other one finishes is not repeated, what it leaves is."""
+    [run] = plan(CompareConfig(**settings | {"steps": 2}, methods=[Contender(method="lora")]))
+    trained = []
+    monkeypatch.setattr(processes._Fleet, "_train", lambda self, run: trained.append(run))
+    monkeypatch.setattr(processes, "_SECONDS_BETWEEN_LOOKS", 0.05)
+    Path(run.output).mkdir(parents=True)
+    with FileLock(Path(run.output) / ".lock"):
+        here = Thread(target=processes.run_all, args=([run], 1))
+        here.start()
+        if finishes:
+            train(run)
+        time.sleep(0.2)
+        assert here.is_alive() and not trained
+    here.join(timeout=30)
+    assert not here.is_alive()
+    assert trained == ([] if finishes else [run])

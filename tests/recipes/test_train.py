@@ -276,3 +276,26 @@ def test_a_base_that_was_merged_into_is_saved_whole(settings):
     last = run["evaluations"][-1]
     assert metrics["loss"] == pytest.approx(last["loss"], rel=1e-4)
     assert last["loss"] < 0.99 * run["evaluations"][0]["loss"]
+
+
+def test_any_configuration_of_peft_from_a_file(settings, tmp_path):
+    file = tmp_path / "small-lokr.json"
+    file.write_text(json.dumps({"peft_type": "LOKR", "r": 2}))
+    config = train.TrainConfig(**settings | {"steps": 2}, peft_config=str(file), learning_rate=1e-2)
+    run = train.read_run(train.train(config))
+    assert run["status"] == "finished" and run["label"] == "PEFT (small-lokr)"
+    assert json.loads((Path(config.output) / "adapter" / "adapter_config.json").read_text())["peft_type"] == "LOKR"
+
+
+@pytest.mark.parametrize("packing, joined", [("texts", True), ("none", False)])
+def test_texts_are_joined_so_that_nothing_is_cut_off(packing, joined, settings, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(4):
+        (texts / f"{number}.txt").write_text(f"Ship {number} sailed " + "on and " * 10 * number + "away.")
+    own = {"task": None, "task_options": {}, "data": str(texts), "max_length": 64, "packing": packing}
+    trainer = train._prepare(train.TrainConfig(**settings | own, method="lora")).trainer
+    lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
+    characters = sum(len(file.read_text()) for file in texts.iterdir())
+    assert max(lengths) == 64
+    assert (sum(lengths) >= characters) == joined

@@ -3,6 +3,7 @@
 The budget is the size of a LoRA of rank r over the same target modules. A new method is a row, and at most a function.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mora_peft.errors import UserError
@@ -94,8 +95,8 @@ def apply(
 
 
 def _words(options: dict[str, Any]) -> list[str]:
-    """Options as short words: a name stands for itself, True for the option's name, anything else for both."""
+    """Options as short words: a name stands for itself, a file for its stem, True for the option's name, else both."""
     return [
-        value if isinstance(value, str) else name if value is True else f"{name}={value}"
+        Path(value).stem if isinstance(value, str) else name if value is True else f"{name}={value}"
         for name, value in options.items()
     ]
