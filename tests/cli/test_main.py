@@ -1,5 +1,7 @@
 """The command: quick help, near misses named, one sentence for bad input, and configs that parse."""
 
+import inspect
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -33,12 +35,10 @@ def test_every_command_has_a_module_and_help(name, capsys):
 @pytest.mark.parametrize("config_class", sorted(set(CONFIG_CLASSES.values()), key=lambda c: c.__name__))
 def test_help_explains_every_option(config_class):
     """What the docstring says of a field is what the help says of its option."""
-    import re
-
     shown = " ".join(_parser.build_parser("x", config_class).format_help().split())
     for field in fields(config_class):
         documented = [part for base in config_class.__mro__ for part in re.findall(
-            rf"^        {field.name}: (.*)$", base.__doc__ or "", re.MULTILINE)]  # fmt: skip
+            rf"^    {field.name}: (.*)$", inspect.cleandoc(base.__doc__ or ""), re.MULTILINE)]  # fmt: skip
         assert documented, field.name
         assert " ".join(documented[0].split()[:4]) in shown, field.name
 
