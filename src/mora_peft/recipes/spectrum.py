@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _SHOWN = 8  # largest values that a summary keeps
 # Values below this share of the largest are rounding, or too small for a chart to show.
 _ROUNDING = 1e-6
+# The singular values of a wider layer take minutes on a CPU.
+_WIDEST = 2048
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,15 @@ def spectrum_of(model: "Module", layers: int = 3, before: "dict[str, Tensor] | N
     ΔW is what merging adds to the layer's weight, whatever the method: `[{"layer": name, "singular_values": [...] in
     falling order, "r_hat": MoRA's side or None}]`. `before`, from `weights_of` on the untrained model, is what it is
     added to where the base itself is trained (full fine-tuning) or was merged into (ReLoRA); without it a model
-    without adapters has no ΔW. Quantized layers are left out. One layer at a time is copied, in float64.
+    without adapters has no ΔW. Quantized layers and layers wider than 2048 both ways are left out. One layer at a time is
+    copied, in float64.
     """
     import torch
 
     found = []
     for name, layer in _sample(model, layers):
         start = before.get(name) if before is not None else _base_weight(layer) if _is_adapted(layer) else None
-        end = _merged_weight(layer)
-        if start is None or end is None:
+        if start is None or min(start.shape) > _WIDEST or (end := _merged_weight(layer)) is None:
             continue
         values = torch.linalg.svdvals(end - start.to(end))
         if not values.isfinite().all():
