@@ -84,8 +84,8 @@ def spectrum_of(model: "Module", layers: int = 3, before: "dict[str, Tensor] | N
     ΔW is what merging adds to the layer's weight, whatever the method: `[{"layer": name, "singular_values": [...] in
     falling order, "r_hat": MoRA's side or None}]`. `before`, from `weights_of` on the untrained model, is what it is
     added to where the base itself is trained (full fine-tuning) or was merged into (ReLoRA); without it a model
-    without adapters has no ΔW. Quantized layers and layers wider than 2048 both ways are left out. One layer at a time is
-    copied, in float64.
+    without adapters has no ΔW. Quantized layers and those wider than 2048 both ways are left out. One layer at a time
+    is copied, in float64.
     """
     import torch
 
