@@ -59,7 +59,7 @@ def learning(comparison: Comparison) -> dict | None:
     # A majority baseline is the same at every step.
     learned = [metric for metric in comparison.metrics if not metric.key.endswith("majority")]
     for metric in learned[:CURVES_SHOWN]:
-        title = "Held-out loss" if metric.key == "loss" else metric.title
+        title = "Measured loss" if metric.key == "loss" else metric.title
         charts.append({"title": title, "figure": line_chart(groups, "evaluations", metric)})
     charts.append({"title": "Training loss", "figure": line_chart(groups, "history", Metric("loss"))})
     several = any(len(group.finished or group.runs) > 1 for group in groups)
