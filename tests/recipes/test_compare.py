@@ -38,6 +38,9 @@ def test_every_run_has_a_folder_of_its_own(settings):
     ]
     runs = plan(CompareConfig(**settings, methods=methods, seeds=[0, 1]))
     assert len({run.output for run in runs}) == 6
+    files = [Contender(peft_config="one.json"), Contender(peft_config="two.json"), Contender(method="mora")]
+    named = [Path(run.output).name for run in plan(CompareConfig(**settings, methods=files))]
+    assert named == ["peft-one-r2-seed0", "peft-two-r2-seed0", "mora-r2-seed0"]
     assert {run.seed for run in runs} == {0, 1}
     with pytest.raises(UserError, match="twice"):
         plan(CompareConfig(**settings, methods=[Contender(method="lora", learning_rate=1e-3)] * 3))

@@ -133,15 +133,15 @@ def plan(config: CompareConfig) -> list[TrainConfig]:
     shared = {item.name: getattr(config, item.name) for item in fields(Settings)}
     runs, taken = [], set()
     for contender in config.methods:
-        stem = f"{slug(contender.method, contender.method_options)}-r{config.r}"
+        run = TrainConfig(**shared | asdict(contender))
+        stem = f"{slug(run.method, run.method_options)}-r{config.r}"
         if stem in taken:
             stem += f"-lr{contender.learning_rate:g}" if contender.learning_rate else "-default"
         if stem in taken:
             raise UserError(f"The comparison names {stem} twice: its methods must differ in options or learning rate.")
         taken.add(stem)
         for seed in config.seeds:
-            own = {"output": str(Path(config.output) / f"{stem}-seed{seed}"), "seed": seed}
-            runs.append(TrainConfig(**shared | own | asdict(contender)))
+            runs.append(replace(run, output=str(Path(config.output) / f"{stem}-seed{seed}"), seed=seed))
     return runs
 
 

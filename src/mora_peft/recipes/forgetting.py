@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedTokenizerBase
 
-FILE = "forgetting.json"  # what the base was like, for a run that is resumed
+FORGETTING = "forgetting.json"  # what the base was like, for a run that is resumed
 
 
 class Forgetting:
@@ -28,7 +28,7 @@ class Forgetting:
 
     def before(self, model: "Module", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Measure the base, beneath any adapter; a resumed run takes what it measured when it began."""
-        file = Path(self.config.output) / FILE
+        file = Path(self.config.output) / FORGETTING
         try:
             self.found = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):

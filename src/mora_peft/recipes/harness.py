@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from mora_peft.errors import UserError
 
+from .decoding import evaluating
+
 if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedTokenizerBase
@@ -44,21 +46,19 @@ def measure_by_harness(
     unknown = [name for name in names if not manager.match_tasks([name])]
     if unknown:
         raise UserError(f"lm-evaluation-harness has no task {unknown[0]}: `lm-eval ls tasks` lists those it has.")
-    was_training = model.training
     try:
-        found = simple_evaluate(
-            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
-            tasks=names,
-            limit=limit,
-            task_manager=manager,
-            bootstrap_iters=0,
-            log_samples=False,
-        )
+        with evaluating(model):
+            found = simple_evaluate(
+                HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+                tasks=names,
+                limit=limit,
+                task_manager=manager,
+                bootstrap_iters=0,
+                log_samples=False,
+            )
     except OSError as error:
         first_line = str(error).strip().split("\n")[0]
         raise UserError(f"The data of {', '.join(names)} could not be loaded: {first_line}") from error
-    finally:
-        model.train(was_training)
     metrics = {}
     for task, values in found["results"].items():
         for name, value in values.items():

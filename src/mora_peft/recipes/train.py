@@ -13,6 +13,7 @@ from mora_peft.errors import UserError
 from . import checkpoints, provenance
 from .data import check_template, load_rows, spoken
 from .files import whole_folder, write_json
+from .forgetting import FORGETTING, Forgetting
 from .methods import METHODS, apply, label, method_named
 from .models import is_configuration, load_base, resolve_dtype
 from .settings import Settings
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from .forgetting import Forgetting
     from .methods import Tuned
     from .tasks import Test
     from .trainer import RecipeTrainer
 
 EXAMPLES = 8
+_NOTES = ("before.json", "after.json", FORGETTING)  # what a run must still know of its beginning when it is resumed
 _CLAIM = "settings.json"  # names the run that a folder belongs to, from its first moment on
 
 
@@ -95,7 +96,7 @@ def train(config: TrainConfig) -> Path:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Diverged as error:
         status, message = "diverged", str(error)
-    spectrum, whole = None, saves_model(config)
+    spectrum, whole = None, _saves_model(config)
     artifact = output / ("model" if whole else "adapter")
     if status == "finished" and forgetting:
         forgetting.after(trainer.model, trainer.processing_class)
@@ -115,8 +116,8 @@ def train(config: TrainConfig) -> Path:
     write_json(output / "run.json", result)
     for leftover in output.glob("checkpoint-*"):
         shutil.rmtree(leftover)
-    for leftover in (output / "before.json", output / "after.json", output / "forgetting.json"):
-        leftover.unlink(missing_ok=True)
+    for leftover in _NOTES:
+        (output / leftover).unlink(missing_ok=True)
     print(f"{_summary(result)} -> {artifact if artifact.exists() else output / 'run.json'}", flush=True)
     return output
 
@@ -155,7 +156,7 @@ def _empty(output: Path) -> None:
     """Remove what a run leaves in its folder, and nothing else."""
     for folder in (*output.glob("checkpoint-*"), output / "adapter", output / "model"):
         shutil.rmtree(folder, ignore_errors=True)
-    for name in (_CLAIM, "run.json", "before.json", "after.json", "forgetting.json"):
+    for name in (_CLAIM, "run.json", *_NOTES):
         (output / name).unlink(missing_ok=True)
 
 
@@ -168,7 +169,7 @@ class _Session(NamedTuple):
     trainer: "RecipeTrainer"
     tuned: "Tuned"
     tests: "list[Test]"
-    forgetting: "Forgetting | None"
+    forgetting: Forgetting | None
     start: "dict[str, Tensor] | None"
 
 
@@ -178,7 +179,6 @@ def _prepare(config: TrainConfig) -> _Session:
     from transformers import PrinterCallback, set_seed
 
     from .embeddings import train_embeddings
-    from .forgetting import Forgetting
     from .progress import Progress
     from .trainer import RecipeTrainer
 
@@ -331,7 +331,7 @@ def _result(config: TrainConfig, trainer: "RecipeTrainer", tuned: "Tuned", artif
     }
 
 
-def saves_model(config: TrainConfig) -> bool:
+def _saves_model(config: TrainConfig) -> bool:
     """Whether a run leaves a whole model: where the base has changed, or was random and is nowhere else."""
     return METHODS[config.method].trains_base or is_configuration(config.model)
 

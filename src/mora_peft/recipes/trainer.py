@@ -14,6 +14,7 @@ from trl import SFTTrainer
 from mora_peft.errors import UserError, is_disk_full
 
 from . import checkpoints
+from .decoding import evaluating
 from .relora import MergeAndReset
 
 # Tokens whose logits are computed at once where the loss is measured: a few hundred megabytes for most vocabularies.
@@ -115,17 +116,14 @@ class RecipeTrainer(SFTTrainer):
 @torch.no_grad()
 def mean_token_loss(trainer: SFTTrainer) -> float:
     """The mean negative log-likelihood, in nats, of the evaluation rows' tokens that the loss is on."""
-    model = trainer.model
-    was_training = model.training
-    model.eval()
     total, tokens = 0.0, 0
-    for batch in trainer.get_eval_dataloader():
-        rows = max(1, _MOST_TOKENS // batch["input_ids"].shape[1])
-        for part in zip(*(value.split(rows) for value in batch.values()), strict=True):
-            loss, count = labelled_loss(model, dict(zip(batch, part, strict=True)))
-            total += loss.item()
-            tokens += count
-    model.train(was_training)
+    with evaluating(trainer.model):
+        for batch in trainer.get_eval_dataloader():
+            rows = max(1, _MOST_TOKENS // batch["input_ids"].shape[1])
+            for part in zip(*(value.split(rows) for value in batch.values()), strict=True):
+                loss, count = labelled_loss(trainer.model, dict(zip(batch, part, strict=True)))
+                total += loss.item()
+                tokens += count
     if not tokens:
         raise UserError("No row to measure has a token that counts: their prompts fill max_length; raise --max_length.")
     return total / tokens

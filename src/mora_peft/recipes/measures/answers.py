@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mora_peft.recipes.decoding import greedy
 
 from .programs import run_program
-from .texts import normalized
+from .texts import is_exact, normalized
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,7 +90,7 @@ def score_answer(answer: str, expected: list[str], scale: str = "") -> tuple[flo
     if len(expected) == 1:
         [quantity] = wanted
         found = None if quantity is None else find_quantity(answer)
-        exact = found is not None and is_equal(found, quantity) if quantity else same_text(answer, expected[0])
+        exact = found is not None and is_equal(found, quantity) if quantity else is_exact(answer, expected)
     else:
         exact = _same_set(answer, expected, wanted)
     if exact or all(wanted):
@@ -103,7 +103,7 @@ def is_right_result(result: float | str, expected: str) -> bool:
     try:
         number = float(expected)
     except ValueError:
-        return isinstance(result, str) and same_text(result, expected)
+        return isinstance(result, str) and is_exact(result, [expected])
     if not isinstance(result, str):
         return abs(result - number) <= 1e-5 * max(1.0, abs(number))
     found = find_quantity(result)
@@ -132,10 +132,6 @@ def is_equal(found: Quantity, expected: Quantity) -> bool:
     return any(abs(value - expected.value) <= expected.step / 2 + 1e-9 * abs(expected.value) for value in values)
 
 
-def same_text(answer: str, expected: str) -> bool:
-    return normalized(answer) == normalized(expected)
-
-
 def word_f1(answer: str, expected: str) -> float:
     """F1 of the words that `answer` shares with `expected`, both `normalized`."""
     said, wanted = normalized(answer).split(), normalized(expected).split()
@@ -147,7 +143,7 @@ def _same_set(answer: str, expected: list[str], wanted: list[Quantity | None]) -
     if not all(wanted):
         # Parts may hold commas themselves, so the whole is compared too.
         parts = [normalized(part) for part in _SEPARATORS.split(answer)]
-        return same_text(answer, " ".join(expected)) or sorted(parts) == sorted(map(normalized, expected))
+        return is_exact(answer, [" ".join(expected)]) or sorted(parts) == sorted(map(normalized, expected))
     found = list(_QUANTITY.finditer(answer))
     last = found[-1]["scale"] if found else None
     rest = [_quantity(part, last if part["scale"] is None else None) for part in found]

@@ -1,5 +1,6 @@
 """Recall: whether the model says the completion of a prompt, word by word, when it decodes greedily."""
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from mora_peft.recipes.decoding import greedy
@@ -25,18 +26,14 @@ def recall(
     characters = [character_accuracy(answer, text) for answer, text in zip(answers, expected, strict=True)]
     groups = list(rows["group"]) if "group" in rows.column_names else [None] * len(exact)
     names = sorted(set(groups)) if len(set(groups)) > 1 else []
-    metrics = {"exact_match": _mean(exact), "character_accuracy": _mean(characters)}
+    metrics = {"exact_match": fmean(exact), "character_accuracy": fmean(characters)}
     for name in names:
         inside = [index for index, group in enumerate(groups) if group == name]
-        metrics[f"exact_match_{name}"] = _mean([exact[index] for index in inside])
-        metrics[f"character_accuracy_{name}"] = _mean([characters[index] for index in inside])
+        metrics[f"exact_match_{name}"] = fmean([exact[index] for index in inside])
+        metrics[f"character_accuracy_{name}"] = fmean([characters[index] for index in inside])
     return metrics, answers
 
 
 def character_accuracy(answer: str, expected: str) -> float:
     """The share of `expected`'s characters that `answer` has in the same place."""
     return sum(a == b for a, b in zip(answer, expected, strict=False)) / len(expected)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -3,6 +3,7 @@
 import re
 import string
 from functools import cache
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from mora_peft.recipes.decoding import greedy
@@ -28,14 +29,14 @@ def overlap(
     """
     answers = greedy(model, tokenizer, list(rows["prompt"]), max_new_tokens, batch_size, False)
     accepted = list(rows["accepted"])
-    result = {"rouge_l": _mean([rouge_l(answer, texts) for answer, texts in zip(answers, accepted, strict=True)])}
+    result = {"rouge_l": fmean([rouge_l(answer, texts) for answer, texts in zip(answers, accepted, strict=True)])}
     exact = [
         float(is_exact(answer, texts))
         for answer, texts, short in zip(answers, accepted, rows["short"], strict=True)
         if short
     ]
     if exact:
-        result["exact_match"] = _mean(exact)
+        result["exact_match"] = fmean(exact)
     return result, answers
 
 
@@ -64,7 +65,3 @@ def _scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rougeL"], use_stemmer=False)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
