@@ -266,3 +266,9 @@ def test_the_command_rebuilds_the_page(tmp_path, capsys):
     assert command.main([str(tmp_path), "--output", str(tmp_path / "page.html")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
     assert "MoRA" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_pages_can_share_plotly(tmp_path):
+    page = build_report([run(), run("lora")], tmp_path / "page.html", shared=True)
+    assert page.stat().st_size < 1_000_000 < (tmp_path / "plotly.min.js").stat().st_size
+    assert 'src="plotly.min.js"' in page.read_text(encoding="utf-8")

@@ -13,12 +13,13 @@ def main(argv: list[str]) -> int:
     parser = ArgumentParser("mora report", description="Rebuild the HTML report of a comparison from its results.")
     parser.add_argument("results", nargs="+", help="run.json files, or folders that hold some at any depth")
     parser.add_argument("--output", default="report.html", help="the page to write (default: %(default)s)")
+    parser.add_argument("--shared", action="store_true", help="leave plotly beside the page, for pages that share it")
     options = parser.parse_args(argv)
 
     from mora_peft.recipes.report import build_report, load_results
 
     try:
-        print(build_report(load_results(options.results), options.output))
+        print(build_report(load_results(options.results), options.output, options.shared))
     except UserError as error:
         sentence = str(error)
     except OSError as error:

@@ -24,6 +24,7 @@ from .report_page.numbers import number, settings
 from .report_page.words import counted
 
 SCHEMA = 1
+PLOTLY = "plotly.min.js"
 SECTIONS = [
     sections.failures,
     tables.results,
@@ -80,10 +81,11 @@ def load_result(file: Path) -> dict:
     return result
 
 
-def build_report(results: list[dict], output: Path) -> Path:
+def build_report(results: list[dict], output: Path, shared: bool = False) -> Path:
     """Write the page of `results` (dicts of run.json files) to `output` and return its path.
 
-    One part for each task among them. Missing fields leave gaps, never an error. The page needs no network.
+    One part for each task among them. Missing fields leave gaps, never an error. The page needs no network. It is one
+    file of 5 MB, nearly all of it plotly; `shared` leaves plotly beside it, in a file that pages of a folder share.
     Raises UserError where there are no results, or two different ones share a name. `output` appears whole or not at
     all.
     """
@@ -97,16 +99,23 @@ def build_report(results: list[dict], output: Path) -> Path:
         title=", ".join(tasks),
         created=datetime.now(UTC).strftime("%-d %B %Y"),
         parts=overviews + [part(comparison) for comparison in comparisons],
-        plotly=get_plotlyjs(),
+        plotly=None if shared else get_plotlyjs(),
+        shared=PLOTLY,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
+    if shared:
+        _write(output.with_name(PLOTLY), get_plotlyjs())
+    _write(output, html)
+    return output
+
+
+def _write(output: Path, text: str) -> None:
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_text(html, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, output)
     finally:
         unfinished.unlink(missing_ok=True)
-    return output
 
 
 def claims(results: list[dict]) -> str:
