@@ -1,11 +1,16 @@
 """What every operator is: a fixed linear way into and out of the square matrix M."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .batched.geometry import Geometry
 
 
 class Operator(ABC):
@@ -54,6 +59,11 @@ class Operator(ABC):
     def __call__(self, x: Tensor, M: Tensor) -> Tensor:
         """`ΔW x` without ΔW: (..., k) → (..., d)."""
         return self.decompress(F.linear(self.compress(x), M))
+
+    @property
+    @abstractmethod
+    def geometry(self) -> Geometry:
+        """The same definition as a few integers, for the kernels of many adapters in one batch."""
 
     # ΔW.
 

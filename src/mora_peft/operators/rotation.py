@@ -5,6 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from .batched.geometry import Geometry
 from .cycle import cycle, cycle_add_, cycle_sum, cycle_sum_add_
 from .operator import Operator
 
@@ -43,6 +44,10 @@ class Decoupling(Operator):
 
     def decompress(self, y: Tensor) -> Tensor:
         return cycle(y.flatten(-2), self.d)
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.r_hat, self.blocks, self.rows, taken=self.blocks * self.r_hat, written=self.d)
 
     # The training path. Row i of the blocks is M R_i, so that x itself need not be rotated: r̂² numbers a block instead
     # of T · r̂. Folded rows are summed before M, so there x is rotated, and M works on m rows a token instead of n.
@@ -127,6 +132,10 @@ class Rotation(Decoupling):
         super().__init__(k, d, r_hat, fold)
         if r_hat % 2:
             raise ValueError(f"Rotation pairs the features of a row: `r_hat` must be even, but is {r_hat}.")
+
+    @property
+    def geometry(self) -> Geometry:
+        return super().geometry._replace(rotated=True)
 
     def rotate(self, rows: Tensor, sign: int = 1) -> Tensor:
         # A compiler looks through the cache anyway, with a warning.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .batched.geometry import Geometry
 from .cycle import cycle, cycle_add_, cycle_sum, group_repeat_add_, group_sum
 from .operator import Operator
 
@@ -100,6 +101,13 @@ class Sharing(Operator):
 
     def decompress(self, y: Tensor) -> Tensor:
         return self._outputs.repeat(y, y.dtype)
+
+    @property
+    def geometry(self) -> Geometry:
+        inputs, outputs = (isinstance(side, _Grouped) for side in (self._inputs, self._outputs))
+        blocks = -(-self.k // self.r_hat)
+        taken = self.k if inputs else blocks * self.r_hat
+        return Geometry(self.r_hat, blocks, 1, taken, self.d, inputs_grouped=inputs, outputs_grouped=outputs)
 
     def lora_factors(self, M: Tensor) -> tuple[Tensor, Tensor]:
         """A (r̂, k) and B (d, r̂) with `B @ A = ΔW` exactly: A = M C, and B holds zeros and ones."""

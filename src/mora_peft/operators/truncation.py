@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .batched.geometry import Geometry
 from .operator import Operator
 
 
@@ -22,6 +23,10 @@ class Truncation(Operator):
 
     def decompress(self, y: Tensor) -> Tensor:
         return F.pad(y[..., : self._written], (0, self.d - self._written))
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.r_hat, 1, 1, taken=self._read, written=self._written)
 
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
         W[: self._written, : self._read].add_(M[: self._written, : self._read].to(W.dtype), alpha=sign)

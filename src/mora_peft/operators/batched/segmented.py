@@ -1,4 +1,4 @@
-"""Many adapters in one batch: each sample is multiplied by its own adapter's M."""
+"""Many adapters in one batch of samples: each sample is multiplied by its own adapter's M, with gradients."""
 
 import torch
 from torch import Tensor

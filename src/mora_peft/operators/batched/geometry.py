@@ -1,0 +1,50 @@
+"""What a kernel must know of an operator, as a few integers: one formula for all of them.
+
+With `side` = r̂, and wrap(x)[p] = x[p mod k] for p < `taken`, 0 beyond:
+
+    compress     s[b mod rows] += R_b wrap(x)[b·side : (b+1)·side]   for b < blocks
+    product      z[row] = M s[row]                                   for row < rows
+    decompress   y[i] += flat(z)[i mod rows·side]                    for i < `written`
+
+R_b is the rotation by b steps (see `turns`) where `rotated`, else the identity. So sharing is the case that adds all blocks into one row, truncation the case of one block that is not wrapped, and
+folding adds block b into row b mod rows. `inputs_grouped` replaces compress by the sums of r̂ contiguous groups of x,
+`outputs_grouped` repeats z over r̂ contiguous groups of y; the first `size mod r̂` groups are one longer.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Geometry(NamedTuple):
+    """The integers of the formula above; in this order they are the columns of `Slots.table` after the kind."""
+
+    side: int
+    blocks: int
+    rows: int
+    taken: int
+    written: int
+    inputs_grouped: bool = False
+    outputs_grouped: bool = False
+    rotated: bool = False
+
+
+#: Kinds of slots: column 0 of `Slots.table`. A LoRA has its rank as `side` and zeros elsewhere.
+EMPTY, MORA, LORA = range(3)
+
+#: Columns of `Slots.table`.
+FIELDS = 1 + len(Geometry._fields)
+
+
+@lru_cache(maxsize=256)
+def turns(blocks: int, side: int) -> Tensor:
+    """cos(bθ_j) and sin(bθ_j) of R_b, θ_j = 10000^(−2j/side): (2, blocks, side / 2), float32 from float64.
+
+    `R_b (a, c) = (a cos − c sin, c cos + a sin)` for the halves a and c of a row.
+    """
+    half = side // 2
+    theta = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    angles = torch.arange(blocks, dtype=torch.float64)[:, None] * theta
+    return torch.stack([angles.cos(), angles.sin()]).float()

@@ -1,0 +1,201 @@
+"""Adapters of one layer side by side, and which of them each token of a step uses."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..operator import Operator
+from ..rank import r_hat_for
+from .geometry import FIELDS, LORA, MORA, Geometry, turns
+
+
+class Slots:
+    """Adapters of one linear layer (k → d) side by side: `count` slots, each empty, a MoRA or a LoRA.
+
+    A slot holds max(max_rank · (k + d), r̂(max_rank)²) numbers of one dtype, rounded up to 64: a MoRA costs what a LoRA
+    of equal r costs. Adapters of different operators, sides and ranks may lie in one `Slots`.
+
+    A slot's numbers, from its start and without gaps:
+        MoRA   M (r̂, r̂), row by row.
+        LoRA   A (r, len(inputs)) row by row, then B transposed (r, len(outputs)) row by row.
+
+    Args:
+        k, d: Inputs and outputs of the whole layer.
+        count: Slots.
+        max_rank: The largest r that an adapter may have.
+        dtype: float32, bfloat16 or float16, as x and y will be.
+        device: Where `buffer` and `table` lie.
+        inputs: The inputs that this process holds where the layer is row-parallel; None: all k.
+        outputs: The outputs that this process holds where the layer is column-parallel; None: all d.
+
+    Raises:
+        ValueError: A range that does not lie within the layer.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        d: int,
+        count: int,
+        max_rank: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        *,
+        inputs: range | None = None,
+        outputs: range | None = None,
+    ) -> None:
+        self.k, self.d, self.count, self.max_rank = k, d, count, max_rank
+        self.inputs = _part("inputs", inputs, k)
+        self.outputs = _part("outputs", outputs, d)
+        numbers = max(max_rank * (k + d), r_hat_for(k, d, max_rank, cap=False) ** 2)
+        #: (count, capacity) numbers of all slots.
+        self.buffer = torch.zeros(count, -(-numbers // 64) * 64, dtype=dtype, device=device)
+        #: (count, FIELDS) int32: the kind of each slot (`EMPTY`, `MORA`, `LORA`), then its `Geometry`.
+        self.table = torch.zeros(count, FIELDS, dtype=torch.int32, device=device)
+        #: What each slot holds: an operator, a LoRA's rank, or None.
+        self.contents: list[Operator | int | None] = [None] * count
+        #: (count,) addresses of the cosines and sines of slots whose operator is rotated, which `_turns` keeps alive.
+        self.turns = torch.zeros(count, dtype=torch.int64)
+        self._turns: list[Tensor | None] = [None] * count
+        self.native = None
+
+    @property
+    def capacity(self) -> int:
+        """Numbers that a slot holds."""
+        return self.buffer.shape[1]
+
+    def put_mora(self, index: int, operator: Operator, M: Tensor) -> None:
+        """Fill slot `index` with a MoRA: M (r̂, r̂), already multiplied by its scaling.
+
+        Raises:
+            ValueError: M does not fit the operator or the slot, or the operator is another layer's.
+        """
+        side = operator.r_hat
+        if (operator.k, operator.d) != (self.k, self.d):
+            raise ValueError(
+                f"An operator for a layer {operator.k} → {operator.d} cannot serve a layer {self.k} → {self.d}."
+            )
+        if M.shape != (side, side):
+            raise ValueError(f"M must have the shape ({side}, {side}), but has {tuple(M.shape)}.")
+        geometry = operator.geometry
+        if geometry.rotated:
+            self._turns[index] = turns(geometry.blocks, side)
+            self.turns[index] = self._turns[index].data_ptr()
+        self._fill(index, MORA, geometry, [M])
+        self.contents[index] = operator
+
+    def put_lora(self, index: int, A: Tensor, B: Tensor) -> None:
+        """Fill slot `index` with a LoRA: the whole A (r, k) and B (d, r), with the scaling in B.
+
+        Raises:
+            ValueError: A and B are not of one rank, not of this layer's size, or do not fit the slot.
+        """
+        rank = A.shape[0]
+        if A.shape != (rank, self.k) or B.shape != (self.d, rank):
+            raise ValueError(
+                f"A and B must have the shapes (r, {self.k}) and ({self.d}, r), "
+                f"but have {tuple(A.shape)} and {tuple(B.shape)}."
+            )
+        A = A[:, self.inputs.start : self.inputs.stop]
+        B = B[self.outputs.start : self.outputs.stop]
+        self._fill(index, LORA, Geometry(rank, 0, 0, 0, 0), [A, B.T])
+        self.contents[index] = rank
+
+    def clear(self, index: int) -> None:
+        """Empty slot `index`: its tokens get no adapter, whatever numbers are left in the buffer."""
+        self._check(index)
+        self.table[index] = 0
+        self.contents[index] = None
+
+    def matrices(self, indices: slice | list[int]) -> Tensor:
+        """M (n, r̂, r̂) of slots that hold MoRAs of one side: a view for a slice, a copy for a list."""
+        side = self.contents[indices.start if isinstance(indices, slice) else indices[0]].r_hat
+        return self.buffer[indices, : side * side].unflatten(1, (side, side))
+
+    def factors(self, index: int) -> tuple[Tensor, Tensor]:
+        """A (r, len(inputs)) and Bᵀ (r, len(outputs)) of a slot that holds a LoRA, as views."""
+        rank, k, d = self.contents[index], len(self.inputs), len(self.outputs)
+        A, B = self.buffer[index, : rank * (k + d)].split([rank * k, rank * d])
+        return A.view(rank, k), B.view(rank, d)
+
+    def _fill(self, index: int, kind: int, geometry: Geometry, parts: list[Tensor]) -> None:
+        self._check(index)
+        size = sum(part.numel() for part in parts)
+        if size > self.capacity:
+            raise ValueError(
+                f"An adapter of {size} numbers does not fit into a slot of {self.capacity}, made for r={self.max_rank} "
+                f"on a layer {self.k} → {self.d}: use a larger max_rank."
+            )
+        start = 0
+        for part in parts:
+            self.buffer[index, start : start + part.numel()].view(part.shape).copy_(part.detach())
+            start += part.numel()
+        self.table[index] = torch.tensor([kind, *map(int, geometry)], dtype=torch.int32)
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.count:
+            raise ValueError(f"Slot {index} does not exist: there are {self.count}, from 0.")
+
+
+class Run(NamedTuple):
+    """Tokens `order[start:stop]` of a step, all of which use `slot`."""
+
+    slot: int
+    start: int
+    stop: int
+
+
+class Step:
+    """Which slot each of T tokens uses: arranged once a step, used by every layer.
+
+    Args:
+        slots_of_tokens: (T,) integers, -1 for no adapter, on the device of the layers. Rows of x beyond T have none.
+    """
+
+    def __init__(self, slots_of_tokens: Tensor) -> None:
+        #: (T,) int32.
+        self.slots = slots_of_tokens.to(torch.int32)
+
+    @cached_property
+    def order(self) -> Tensor:
+        """The tokens that have an adapter, those of one slot next to each other: int32."""
+        order = self.slots.argsort(stable=True)
+        return order[(self.slots < 0).sum() :].to(torch.int32)
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Where each slot's tokens stand in `order`, one run a slot."""
+        slots, lengths = self.slots[self.order].unique_consecutive(return_counts=True)
+        stops = lengths.cumsum(0)
+        return list(map(Run, slots.tolist(), (stops - lengths).tolist(), stops.tolist()))
+
+
+def add_adapters_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> Tensor:
+    """y += each token's adapter applied to x, in place; returns y.
+
+    Args:
+        y: (T, len(outputs)) or longer; its rows may be strided, as a column slice's are.
+        x: (T, len(inputs)) or longer, of y's dtype. Where `inputs` is a part of the layer's, the sum over the parts
+            is the adapter's result.
+        slots: The layer's adapters. Tokens whose slot is empty get nothing.
+        step: Which slot each token uses.
+
+    Reads each M once for up to 16 tokens of its slot, and accumulates in float32.
+    """
+    if y.device.type == "cpu":
+        from . import native, plain
+
+        return native.add_(y, x, slots, step) if native.usable(x, y, slots) else plain.add_(y, x, slots, step)
+    from . import triton
+
+    return triton.add_(y, x, slots, step)
+
+
+def _part(name: str, part: range | None, size: int) -> range:
+    if part is None:
+        return range(size)
+    if part.step != 1 or not 0 <= part.start < part.stop <= size:
+        raise ValueError(f"`{name}` must be a part of range({size}) without gaps, but is {part}.")
+    return part
