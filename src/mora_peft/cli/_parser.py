@@ -72,7 +72,7 @@ def _spelled_out(argv: list[str], config_class: type) -> list[str]:
     """`argv` with `--batch-size` as the field's name, `--batch_size`, and a bare switch `--fresh` as `--fresh=true`."""
     switches = {f"--{field.name}" for field in fields(config_class) if field.type is bool}
     words = [_underscored(word) for word in argv]
-    followed = [*words[1:], "--"]
+    followed = [*words, "--"][1:]
     return [
         f"{word}=true" if word in switches and next_word.startswith("-") else word
         for word, next_word in zip(words, followed, strict=True)
@@ -94,7 +94,7 @@ def _one_sentence(message: str, parser: ArgumentParser) -> str:
     word = next((word for word in sentence.split() if word.startswith("--")), None)
     if word and word not in options:
         return sentence + nearest(word, options)
-    return f"{sentence}; see mora {parser.prog.split()[-1]} --help."
+    return f"{sentence}; see {parser.prog} --help."
 
 
 def _say(code: int, sentence: str) -> int:

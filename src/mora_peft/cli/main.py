@@ -11,6 +11,8 @@ COMMANDS = {
     "convert": "turn a checkpoint of the authors' code into a MoRA adapter, or MoRA into LoRA",
     "inspect": "list the layers of an adapter: sizes, budget, singular values",
     "chat": "talk to a model in the terminal, with and without its adapter",
+    "serve": "serve MoRA and LoRA adapters beside their base model over HTTP, by vLLM",
+    "bench": "bench serve: throughput and waiting times of a server that has many adapters",
     "report": "rebuild the HTML report of a comparison",
     "demo": "teach a real model new facts with MoRA and LoRA, in minutes on two cores",
 }

@@ -1,13 +1,13 @@
 """Adapters as files: read, checked and put on their base, with one clear sentence for whatever is wrong."""
 
-import json
 import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mora_peft.errors import UserError
+from mora_peft.tuner.files import CONFIG, PICKLE, WEIGHTS, line_of, read_config, read_weights
 
 from .models import load_base
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
 
 @dataclass(frozen=True)
@@ -57,46 +55,8 @@ def read_adapter(folder: str | Path) -> Adapter:
     try:
         config = PeftConfig.from_pretrained(str(folder))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG} is not the configuration of a PEFT adapter ({_line(error)}).") from error
+        raise UserError(f"{folder / CONFIG} is not the configuration of a PEFT adapter ({line_of(error)}).") from error
     return Adapter(folder, config, read_weights(folder))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The fields of `adapter_config.json` in `folder`; UserError where it is missing or no JSON object."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise UserError(f"{folder} is not an adapter: it has no {CONFIG}; give the folder that the adapter is in.")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({_line(error)}): copy it again from where it came.") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path} must hold a JSON object, but holds a {type(fields).__name__}.")
-    return fields
-
-
-def read_weights(folder: Path) -> dict[str, "torch.Tensor"]:
-    """The tensors of `adapter_model.safetensors` in `folder`; UserError where it is missing, damaged or a pickle."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = folder / WEIGHTS
-    if not path.is_file():
-        if (folder / PICKLE).is_file():
-            raise UserError(
-                f"{folder / PICKLE} is a pickle, which can run code when it is read: save the adapter as {WEIGHTS}, "
-                "or, if the authors' code wrote it, use `mora convert --from-authors`."
-            )
-        raise UserError(f"{folder} has no {WEIGHTS}: the adapter's weights are missing.")
-    if _is_pickle(path):
-        raise UserError(f"{path} is a pickle with the name of a safetensors file: save the adapter as safetensors.")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(
-            f"{path} is damaged or cut short ({path.stat().st_size} bytes; {_line(error)}): copy it again from where "
-            "it came."
-        ) from error
 
 
 def put_on(adapter: Adapter, base: "PreTrainedModel") -> "PeftModel":
@@ -116,7 +76,7 @@ def put_on(adapter: Adapter, base: "PreTrainedModel") -> "PeftModel":
             f"{found[2]} where the base needs {found[3]}; give the model that it was trained on."
         ) from error
     except ValueError as error:
-        raise UserError(f"The adapter {adapter.folder} does not fit {base.name_or_path}: {_line(error)}") from error
+        raise UserError(f"The adapter {adapter.folder} does not fit {base.name_or_path}: {line_of(error)}") from error
     check_keys(adapter, set(get_peft_model_state_dict(model, save_embedding_layers=False)))
     return model.eval()
 
@@ -150,7 +110,7 @@ def skeleton(name: str) -> "PreTrainedModel":
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
     except (OSError, ValueError) as error:
-        raise UserError(f"The model {name} could not be read: {_line(error)}") from error
+        raise UserError(f"The model {name} could not be read: {line_of(error)}") from error
 
 
 def check_output(output: Path, record: str) -> None:
@@ -164,14 +124,3 @@ def check_output(output: Path, record: str) -> None:
         raise UserError(f"{output} is a file: give a folder for --output.")
     if output.is_dir() and any(output.iterdir()) and not (output / record).is_file():
         raise UserError(f"{output} exists and holds other files: give an empty or new folder for --output.")
-
-
-def _is_pickle(path: Path) -> bool:
-    """Whether the file starts as a pickle or a torch.save archive; safetensors starts with a small 64-bit number."""
-    with path.open("rb") as file:
-        start = file.read(8)
-    return start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and any(start[2:]))
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -43,9 +43,16 @@ def from_authors(directory: str | Path, shapes: Shapes | None = None) -> tuple[M
     fields = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
     if not fields.get("use_mora"):
         raise ValueError(f"{directory} is no checkpoint of the authors' code: its configuration lacks `use_mora`.")
+    return convert_authors(fields, _read_weights(directory), shapes)
+
+
+def convert_authors(
+    fields: dict[str, Any], tensors: dict[str, Tensor], shapes: Shapes | None = None
+) -> tuple[MoraConfig, dict[str, Tensor]]:
+    """`from_authors` for a checkpoint that has been read: its configuration's fields and its tensors by name."""
     state: dict[str, Tensor] = {}
     copies: dict[str, Tensor] = {}
-    for key, tensor in _read_weights(directory).items():
+    for key, tensor in tensors.items():
         key = key if key.startswith(_PREFIX) else _PREFIX + key
         if _A in key:
             state[f"{key.rsplit(_A, 1)[0]}.mora_M"] = _square(key, tensor)
@@ -55,14 +62,16 @@ def from_authors(directory: str | Path, shapes: Shapes | None = None) -> tuple[M
             state[key] = tensor
     sides = {name: tensor.shape[0] for name, tensor in state.items() if name.endswith(".mora_M")}
     if not sides:
-        raise ValueError(f"{directory} has no tensors named lora_A, so there is nothing to convert.")
+        raise ValueError("The checkpoint has no tensors named lora_A, so there is nothing to convert.")
     for name, copy in copies.items():
         if copy.numel() and not (name in sides and torch.equal(copy, state[name])):
             layer = _layer_of(name)
             raise ValueError(f"{layer} has a lora_B that is not its lora_A: a LoRA's pair, not one matrix of MoRA.")
+    if type(number := fields.get("mora_type", 1)) is not int:
+        raise ValueError(f"`mora_type` must be a number, but is {number!r}.")
     config = MoraConfig(
         r=fields.get("r"),
-        mora_type=fields.get("mora_type", 1),
+        mora_type=number,
         cap_r_hat=False,
         mora_dropout=fields.get("lora_dropout", 0.0),
         bias={"lora_only": "mora_only"}.get(fields.get("bias", "none"), fields.get("bias", "none")),

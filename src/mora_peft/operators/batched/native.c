@@ -1,309 +1,459 @@
-/* Adapters by token on a CPU: y += put(M · take(x)) with each token's own M, read where it lies in `Slots.buffer`.
+/* The CPU kernel of `add_adapters_`: see geometry.py for the formula, slots.py for the words and the layout of a slot.
  *
- * Plain C behind one function, called by ctypes; native.py mirrors the structs. What the fields of a slot mean is said
- * in geometry.py and slots.py. Sums are float32; in bfloat16 with AVX512-BF16, s is rounded to bfloat16
- * before the product, as it is between any two layers of such a model.
+ * Compiled for one dtype: NUM is 0 for float32, 1 for bfloat16, 2 for float16. Plain C with vectors of the compilers
+ * (gcc 12 or clang 11 and later), so that one source serves every processor; bfloat16's own instruction where there is
+ * one. All sums are in float32; with that instruction compress(x) is rounded to bfloat16 first. y is rounded once.
  *
- * A token costs rows · r̂² multiply-adds and one reading of its M, r̂² numbers; tokens that follow each other and use
- * the same slot share the reading, up to BATCH rows of s at a time.
+ * Decoding is bound by memory: a slot's numbers are read once for up to TOKENS tokens, and everything else stays in the
+ * first caches. Loads may run over the end of a row by less than a vector: slots and scratch have room for that.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512BF16__
+
+#if defined(__AVX512F__)
 #include <immintrin.h>
-#endif
-
-enum { FLOAT32, BFLOAT16, FLOAT16 };
-enum { EMPTY, MORA, LORA };
-enum { BATCH = 64, PAD = 32, TILE = 16 };
-
-typedef struct {
-    int32_t kind, side, blocks, rows, taken, written, inputs_grouped, outputs_grouped, rotated;
-} Slot;
-
-typedef struct {
-    const char *buffer;         /* (count, capacity) numbers */
-    int64_t capacity;
-    const Slot *table;          /* (count) */
-    const float *const *turns;  /* per slot: cos, then sin, each (blocks, r̂ / 2); or NULL */
-    int32_t dtype, k, d, in_start, in_count, out_start, out_count;
-} Layer;
-
-static inline float from_bf16(uint16_t h) {
-    uint32_t u = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-static inline uint16_t to_bf16(float f) {
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-    return (u & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (uint16_t)rounded;
-}
-
-/* to[i] += from[i], from in the layer's dtype */
-static void gather(float *to, const char *from, int64_t start, int64_t n, int dtype) {
-    if (dtype == FLOAT32) {
-        const float *f = (const float *)from + start;
-        for (int64_t i = 0; i < n; i++) to[i] += f[i];
-    } else if (dtype == BFLOAT16) {
-        const uint16_t *f = (const uint16_t *)from + start;
-        for (int64_t i = 0; i < n; i++) to[i] += from_bf16(f[i]);
-    } else {
-        const _Float16 *f = (const _Float16 *)from + start;
-        for (int64_t i = 0; i < n; i++) to[i] += (float)f[i];
-    }
-}
-
-/* to[i] += from[i], to in the layer's dtype, rounded once */
-static void scatter(char *to, int64_t start, const float *from, int64_t n, int dtype) {
-    if (dtype == FLOAT32) {
-        float *t = (float *)to + start;
-        for (int64_t i = 0; i < n; i++) t[i] += from[i];
-    } else if (dtype == BFLOAT16) {
-        uint16_t *t = (uint16_t *)to + start;
-        for (int64_t i = 0; i < n; i++) t[i] = to_bf16(from_bf16(t[i]) + from[i]);
-    } else {
-        _Float16 *t = (_Float16 *)to + start;
-        for (int64_t i = 0; i < n; i++) t[i] = (_Float16)((float)t[i] + from[i]);
-    }
-}
-
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* Group j of n contiguous ones of `size` numbers, the first size mod n of them one longer: where it starts. */
-static int64_t group_start(int64_t size, int64_t n, int64_t j) { return j * (size / n) + lesser(j, size % n); }
-
-/* take: x (in_count) → s (rows, pitch), which is zero at first. `block` has room for r̂ numbers. */
-static void take(const Layer *l, const Slot *g, const float *angles, const char *x, float *s, int64_t pitch, float *block) {
-    const int64_t r_hat = g->side, first = l->in_start, last = first + l->in_count;
-    if (g->inputs_grouped) {
-        for (int64_t j = 0; j < r_hat; j++) {
-            int64_t start = larger(group_start(l->k, r_hat, j), first);
-            int64_t stop = lesser(group_start(l->k, r_hat, j + 1), last);
-            for (int64_t i = start; i < stop; i++) gather(s + j, x, i - first, 1, l->dtype);
-        }
-        return;
-    }
-    for (int64_t b = 0; b < g->blocks; b++) {
-        float *row = s + (b % g->rows) * pitch, *to = g->rotated ? block : row;
-        if (g->rotated) memset(block, 0, r_hat * sizeof(float));
-        /* The block is the stretch [b r̂, (b + 1) r̂) of the inputs, repeated endlessly or once. */
-        for (int64_t done = 0; done < r_hat;) {
-            int64_t at = b * r_hat + done, from = at % l->k;
-            int64_t n = lesser(lesser(r_hat - done, l->k - from), g->taken - at);
-            if (n <= 0) break;
-            int64_t start = larger(from, first), stop = lesser(from + n, last);
-            if (start < stop) gather(to + done + (start - from), x, start - first, stop - start, l->dtype);
-            done += n;
-        }
-        if (g->rotated) {
-            const int64_t half = r_hat / 2;
-            const float *cos = angles + b * half, *sin = angles + (g->blocks + b) * half, *other = block + half;
-            for (int64_t j = 0; j < half; j++) row[j] += block[j] * cos[j] - other[j] * sin[j];
-            for (int64_t j = 0; j < half; j++) row[half + j] += other[j] * cos[j] + block[j] * sin[j];
-        }
-    }
-}
-
-/* put: y (out_count) += what rows of M s (rows, r̂, end to end) mean for each output. */
-static void put(const Layer *l, const Slot *g, char *y, const float *out) {
-    const int64_t first = l->out_start, last = first + l->out_count;
-    if (g->outputs_grouped) {
-        for (int64_t j = 0; j < g->side; j++) {
-            int64_t start = larger(group_start(l->d, g->side, j), first);
-            int64_t stop = lesser(group_start(l->d, g->side, j + 1), last);
-            for (int64_t i = start; i < stop; i++) scatter(y, i - first, out + j, 1, l->dtype);
-        }
-        return;
-    }
-    const int64_t period = (int64_t)g->rows * g->side, reach = lesser(last, g->written);
-    for (int64_t at = first; at < reach;) {
-        int64_t from = at % period, n = lesser(period - from, reach - at);
-        scatter(y, at - first, out + from, n, l->dtype);
-        at += n;
-    }
-}
-
-/* Σ m[i] s[i] */
-static float dot(const char *m, int64_t start, const float *s, int64_t n, int dtype) {
-    float sum = 0;
-    if (dtype == FLOAT32) {
-        const float *f = (const float *)m + start;
-        for (int64_t i = 0; i < n; i++) sum += f[i] * s[i];
-    } else if (dtype == BFLOAT16) {
-        const uint16_t *f = (const uint16_t *)m + start;
-        for (int64_t i = 0; i < n; i++) sum += from_bf16(f[i]) * s[i];
-    } else {
-        const _Float16 *f = (const _Float16 *)m + start;
-        for (int64_t i = 0; i < n; i++) sum += (float)f[i] * s[i];
-    }
-    return sum;
-}
-
-#ifdef __AVX512BF16__
-/* The sums of 16 vectors' lanes, as one vector. */
-static inline __m512 sums(__m512 *v) {
-    __m512 w[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        __m512 low = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), high = _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
-        w[i] = _mm512_add_ps(low, high);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        __m512d a = _mm512_castps_pd(w[2 * i]), b = _mm512_castps_pd(w[2 * i + 1]);
-        w[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++)
-        w[i] = _mm512_add_ps(_mm512_shuffle_f32x4(w[2 * i], w[2 * i + 1], 0x88),
-                             _mm512_shuffle_f32x4(w[2 * i], w[2 * i + 1], 0xdd));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(w[0], w[1], 0x88), _mm512_shuffle_f32x4(w[0], w[1], 0xdd));
-}
-
-/* R rows of M (R, m) with V rows of s, R · V = 16 sums held in registers; m is padded in s with zeros. */
-#define DEFINE_TILE(R, V)                                                                                            \
-    static inline void tile_##R##x##V(const uint16_t *M, int64_t m, const uint16_t *s, int64_t pitch, float *out,     \
-                                      int64_t out_pitch) {                                                            \
-        const int64_t whole = m / PAD * PAD;                                                                          \
-        const __mmask32 tail = (1u << (m % PAD)) - 1;                                                                 \
-        __m512 sum[16];                                                                                               \
-        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) sum[i] = _mm512_setzero_ps();                           \
-        for (int64_t c = 0; c < m; c += PAD) {                                                                        \
-            __m512bh left[R];                                                                                         \
-            _Pragma("GCC unroll 16") for (int r = 0; r < R; r++) left[r] =                                            \
-                (__m512bh)(c < whole ? _mm512_loadu_si512(M + r * m + c)                                              \
-                                     : _mm512_maskz_loadu_epi16(tail, M + r * m + c));                                \
-            _Pragma("GCC unroll 16") for (int v = 0; v < V; v++) {                                                    \
-                const __m512bh right = (__m512bh)_mm512_loadu_si512(s + v * pitch + c);                               \
-                _Pragma("GCC unroll 16") for (int r = 0; r < R; r++) sum[v * R + r] =                                 \
-                    _mm512_dpbf16_ps(sum[v * R + r], left[r], right);                                                 \
-            }                                                                                                         \
-        }                                                                                                             \
-        float lanes[16];                                                                                              \
-        _mm512_storeu_ps(lanes, sums(sum));                                                                           \
-        for (int v = 0; v < V; v++) memcpy(out + v * out_pitch, lanes + v * R, R * sizeof(float));                    \
-    }
-DEFINE_TILE(16, 1)
-DEFINE_TILE(8, 2)
-DEFINE_TILE(4, 4)
-
-/* out (count, out_pitch) = s (count, pitch) times M (n, m) transposed, by tiles of 16 rows of M, each read from memory
- * once. Meanwhile the same rows of `next`, the matrix that will be read after this one, are fetched. */
-static void product_bf16(const uint16_t *M, const uint16_t *next, int64_t n, int64_t m, const uint16_t *s, int64_t count,
-                         int64_t pitch, float *out, int64_t out_pitch) {
-    int64_t i = 0;
-    for (; i + TILE <= n; i += TILE) {
-        const uint16_t *tile = M + i * m;
-        for (int64_t line = 0; line < TILE * m; line += 32) _mm_prefetch((const char *)(next + i * m + line), _MM_HINT_T1);
-        int64_t v = 0;
-        for (; v + 4 <= count; v += 4)
-            for (int r = 0; r < TILE; r += 4)
-                tile_4x4(tile + r * m, m, s + v * pitch, pitch, out + v * out_pitch + i + r, out_pitch);
-        for (; v + 2 <= count; v += 2)
-            for (int r = 0; r < TILE; r += 8)
-                tile_8x2(tile + r * m, m, s + v * pitch, pitch, out + v * out_pitch + i + r, out_pitch);
-        for (; v < count; v++) tile_16x1(tile, m, s + v * pitch, pitch, out + v * out_pitch + i, out_pitch);
-    }
-    for (; i < n; i++)
-        for (int64_t v = 0; v < count; v++) {
-            __m512 sum = _mm512_setzero_ps();
-            for (int64_t c = 0; c < m; c += PAD) {
-                const __mmask32 mask = m - c >= PAD ? ~0u : (1u << (m - c)) - 1;
-                sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_maskz_loadu_epi16(mask, M + i * m + c),
-                                       (__m512bh)_mm512_loadu_si512(s + v * pitch + c));
-            }
-            out[v * out_pitch + i] = _mm512_reduce_add_ps(sum);
-        }
-}
-#endif
-
-/* out (count, out_pitch) = s (count, pitch) times M (n, m) transposed. `half` has room for count · pitch numbers. */
-static void product(const Layer *l, const char *M, const char *next, int64_t n, int64_t m, const float *s, int64_t count, int64_t pitch,
-                    float *out, int64_t out_pitch, uint16_t *half) {
-#ifdef __AVX512BF16__
-    if (l->dtype == BFLOAT16) {
-        for (int64_t i = 0; i < count * pitch; i++) half[i] = to_bf16(s[i]);
-        product_bf16((const uint16_t *)M, (const uint16_t *)next, n, m, half, count, pitch, out, out_pitch);
-        return;
-    }
+#define W 16 /* numbers in a vector of float32 */
+#elif defined(__AVX__)
+#define W 8
 #else
-    (void)next;
+#define W 4
 #endif
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t v = 0; v < count; v++) out[v * out_pitch + i] = dot(M, i * m, s + v * pitch, m, l->dtype);
+
+enum { TOKENS = 16, COLUMNS = 64 };
+
+typedef float vec __attribute__((vector_size(4 * W)));
+typedef uint32_t bits __attribute__((vector_size(4 * W)));
+typedef float vec_in_memory __attribute__((vector_size(4 * W), aligned(4), may_alias));
+
+static inline vec load(const float *p) { return *(const vec_in_memory *)p; }
+static inline void store(float *p, vec v) { *(vec_in_memory *)p = v; }
+
+/* The dtype: `widen` and `narrow` a vector of W numbers. */
+#if NUM == 0
+typedef float num;
+static inline vec widen(const num *p) { return load(p); }
+static inline void narrow(num *p, vec v) { store(p, v); }
+#elif NUM == 1
+typedef uint16_t num;
+typedef uint16_t half __attribute__((vector_size(2 * W)));
+typedef uint16_t half_in_memory __attribute__((vector_size(2 * W), aligned(2), may_alias));
+static inline vec widen(const num *p) {
+    return (vec)(__builtin_convertvector((half) * (const half_in_memory *)p, bits) << 16);
+}
+static inline void narrow(num *p, vec v) {
+#ifdef __AVX512BF16__
+    *(half_in_memory *)p = (half)_mm512_cvtneps_pbh((__m512)v);
+#else
+    bits u = (bits)v, nan = (bits)(v != v);
+    u = (u + 0x7fff + (u >> 16 & 1)) & ~nan | (u | 0x400000) & nan; /* to nearest even; a NaN stays one */
+    *(half_in_memory *)p = __builtin_convertvector(u >> 16, half);
+#endif
+}
+#else
+typedef _Float16 num;
+typedef _Float16 half __attribute__((vector_size(2 * W)));
+typedef _Float16 half_in_memory __attribute__((vector_size(2 * W), aligned(2), may_alias));
+#ifdef __AVX512F__
+static inline vec widen(const num *p) { return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+static inline void narrow(num *p, vec v) { _mm256_storeu_si256((void *)p, _mm512_cvtps_ph((__m512)v, 8)); }
+#else
+static inline vec widen(const num *p) { return __builtin_convertvector((half) * (const half_in_memory *)p, vec); }
+static inline void narrow(num *p, vec v) { *(half_in_memory *)p = __builtin_convertvector(v, half); }
+#endif
+#endif
+
+/* A step of a dot product: STEP numbers of a row of M with as many of s, which is kept as `factor`s. */
+#if NUM == 1 && defined(__AVX512BF16__)
+#define STEP 32
+typedef num factor;
+typedef __m512i part;
+static inline part first(int n) { return _mm512_maskz_set1_epi16(n >= 32 ? ~0u : (1u << n) - 1, -1); }
+static inline part row_part(const num *m) { return _mm512_loadu_si512(m); }
+static inline part keep(part m, part lanes) { return _mm512_and_si512(m, lanes); }
+static inline vec add_dot(vec sum, part m, const factor *s) {
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)m, (__m512bh)_mm512_loadu_si512(s));
+}
+static inline void factors(factor *s, vec v) { narrow(s, v); }
+#else
+#define STEP W
+typedef float factor;
+typedef bits part;
+static inline part first(int n) {
+    part lanes;
+    for (int l = 0; l < W; l++) lanes[l] = l < n ? ~0u : 0;
+    return lanes;
+}
+static inline part row_part(const num *m) { return (part)widen(m); }
+static inline part keep(part m, part lanes) { return m & lanes; }
+static inline vec add_dot(vec sum, part m, const factor *s) { return sum + (vec)m * load(s); }
+static inline void factors(factor *s, vec v) { store(s, v); }
+#endif
+
+#if W == 16
+#define LANES(f, h) f(0, h), f(1, h), f(2, h), f(3, h), f(4, h), f(5, h), f(6, h), f(7, h), \
+                    f(8, h), f(9, h), f(10, h), f(11, h), f(12, h), f(13, h), f(14, h), f(15, h)
+#elif W == 8
+#define LANES(f, h) f(0, h), f(1, h), f(2, h), f(3, h), f(4, h), f(5, h), f(6, h), f(7, h)
+#else
+#define LANES(f, h) f(0, h), f(1, h), f(2, h), f(3, h)
+#endif
+#define STAY(l, h) ((l) & (h) ? W + (l) : (l))
+#define SWAP(l, h) ((l) & (h) ? W + ((l) ^ (h)) : ((l) ^ (h)))
+#define FOLD(h) \
+    for (int i = 0; i < h; i++) \
+        v[i] = __builtin_shufflevector(v[i], v[i + h], LANES(STAY, h)) + \
+               __builtin_shufflevector(v[i], v[i + h], LANES(SWAP, h))
+
+/* W vectors → the vector of their sums: lane l is the sum of v[l]. */
+static inline vec sums(vec *v) {
+#if W >= 16
+    FOLD(8);
+#endif
+#if W >= 8
+    FOLD(4);
+#endif
+    FOLD(2);
+    FOLD(1);
+    return v[0];
 }
 
-/* Tokens [0, count) of one slot, a few at a time. */
-static void run(const Layer *l, int slot, int next, char *y, int64_t y_stride, const char *x, int64_t x_stride, int64_t count) {
-    const int size = l->dtype == FLOAT32 ? 4 : 2;
-    const Slot *g = l->table + slot;
-    const char *M = l->buffer + slot * l->capacity * size, *after = l->buffer + next * l->capacity * size;
-    /* A LoRA is two products: A (r, inputs held), then B transposed (r, outputs held), added row by row. */
-    const int64_t rows = g->kind == MORA ? g->rows : 1;
-    const int64_t width = g->kind == MORA ? g->side : l->in_count;
-    const int64_t height = g->side;
-    const int64_t pitch = (width + PAD - 1) / PAD * PAD;
-    const int64_t batch = larger(1, BATCH / rows);
-    const int64_t most = lesser(batch, count) * rows;
-    const int64_t spare = larger(height, l->out_count) + PAD;
-    float *s = malloc((most * (pitch + height) + spare) * sizeof(float) + most * pitch * sizeof(uint16_t) + 64);
-    if (!s) return;
-    float *out = s + most * pitch, *block = out + most * height;
-    uint16_t *half = (uint16_t *)(block + spare);
-    for (int64_t t = 0; t < count; t += batch) {
-        const int64_t now = lesser(batch, count - t);
-        memset(s, 0, now * rows * pitch * sizeof(float));
-        for (int64_t i = 0; i < now; i++) {
-            const char *from = x + (t + i) * x_stride * size;
-            if (g->kind == MORA)
-                take(l, g, l->turns[slot], from, s + i * rows * pitch, pitch, block);
-            else
-                gather(s + i * pitch, from, 0, width, l->dtype);
+static inline long up(long n, long to) { return (n + to - 1) / to * to; }
+static inline long least(long a, long b) { return a < b ? a : b; }
+
+/* Memory that will be wanted soon: asked for little by little while there is other work, so that neither waits. */
+struct ahead {
+    const char *at, *end;
+};
+
+static inline void ask(struct ahead *ahead, int lines) {
+    for (int l = 0; l < lines; l++) __builtin_prefetch(ahead->at + 64 * l, 0, 2);
+    if (ahead->at < ahead->end) ahead->at += 64 * lines;
+}
+
+/* v[c · step + r] = row r of m · column c of s, vectors still to be summed; rows are `length` long and lie one after
+ * the other, those after `last` count as `last`. */
+static inline __attribute__((always_inline)) void tile(vec *v, int step, const int rows, const int columns,
+                                                       const num *m, long length, long last, const factor *s,
+                                                       long s_width) {
+    const num *row[8];
+    vec sum[16] = {{0}};
+    for (int r = 0; r < rows; r++) row[r] = m + least(r, last) * length;
+    long j = 0;
+    for (; j + STEP <= length; j += STEP)
+        for (int r = 0; r < rows; r++) {
+            part p = row_part(row[r] + j);
+            for (int c = 0; c < columns; c++) sum[c * rows + r] = add_dot(sum[c * rows + r], p, s + c * s_width + j);
         }
-        product(l, M, t + batch < count ? M : after, height, width, s, now * rows, pitch, out, height, half);
-        for (int64_t i = 0; i < now; i++) {
-            char *to = y + (t + i) * y_stride * size;
-            if (g->kind == MORA) {
-                put(l, g, to, out + i * rows * height);
-                continue;
-            }
-            memset(block, 0, l->out_count * sizeof(float));
-            for (int64_t r = 0; r < height; r++) {
-                const float a = out[i * height + r];
-                const int64_t start = height * l->in_count + r * l->out_count;
-                if (l->dtype == FLOAT32) {
-                    const float *b = (const float *)M + start;
-                    for (int64_t j = 0; j < l->out_count; j++) block[j] += a * b[j];
-                } else if (l->dtype == BFLOAT16) {
-                    const uint16_t *b = (const uint16_t *)M + start;
-                    for (int64_t j = 0; j < l->out_count; j++) block[j] += a * from_bf16(b[j]);
-                } else {
-                    const _Float16 *b = (const _Float16 *)M + start;
-                    for (int64_t j = 0; j < l->out_count; j++) block[j] += a * (float)b[j];
+    if (j < length) {
+        part lanes = first(length - j);
+        for (int r = 0; r < rows; r++) {
+            part p = keep(row_part(row[r] + j), lanes);
+            for (int c = 0; c < columns; c++) sum[c * rows + r] = add_dot(sum[c * rows + r], p, s + c * s_width + j);
+        }
+    }
+    for (int c = 0; c < columns; c++)
+        for (int r = 0; r < rows; r++) v[c * step + r] = sum[c * rows + r];
+}
+
+/* z[c][i] = Σ_j m[i][j] s[c][j] for i from `from` to `to`: m is read once from memory, W rows at a time. */
+static void product(float *z, long z_width, const num *m, long length, long from, long to, const factor *s,
+                    long s_width, long columns, struct ahead *ahead) {
+    enum { HALF = W / 2, SIDE = W / 4 };
+    int lines = (ahead->end - ahead->at) / 64 / ((to - from + HALF - 1) / HALF) + 1;
+    for (long i = from; i < to; i += W) {
+        vec v[W];
+        long c = 0;
+        if (columns > 1)
+            for (; c + SIDE <= columns; c += SIDE)
+                for (long r = i; r < least(i + W, to); r += 4) {
+                    float out[W];
+                    if (!c) ask(ahead, lines / 2 + 1);
+                    tile(v, 4, 4, SIDE, m + r * length, length, to - 1 - r, s + c * s_width, s_width);
+                    store(out, sums(v));
+                    for (int q = 0; q < SIDE; q++) memcpy(z + (c + q) * z_width + r, out + 4 * q, 4 * sizeof(float));
                 }
-            }
-            scatter(to, 0, block, l->out_count, l->dtype);
+        for (; c < columns; c++) {
+            long middle = least(i + HALF, to - 1);
+            tile(v, W, HALF, 1, m + i * length, length, to - 1 - i, s + c * s_width, s_width);
+            ask(ahead, lines);
+            tile(v + HALF, W, HALF, 1, m + middle * length, length, to - 1 - middle, s + c * s_width, s_width);
+            ask(ahead, lines);
+            store(z + c * z_width + i, sums(v));
         }
     }
-    free(s);
 }
 
-/* y (tokens, out_count) += each token's adapter on x (tokens, in_count). Rows lie y_stride and x_stride numbers apart;
- * slots says which slot each token uses, below 0 none. */
-void add_adapters(const Layer *l, char *y, int64_t y_stride, const char *x, int64_t x_stride, const int32_t *slots,
-                  int64_t tokens) {
-    const int size = l->dtype == FLOAT32 ? 4 : 2;
-    for (int64_t t = 0; t < tokens;) {
-        int64_t stop = t + 1;
-        while (stop < tokens && slots[stop] == slots[t]) stop++;
-        if (slots[t] >= 0 && l->table[slots[t]].kind != EMPTY)
-            run(l, slots[t], stop < tokens && slots[stop] >= 0 ? slots[stop] : slots[t], y + t * y_stride * size, y_stride, x + t * x_stride * size, x_stride, stop - t);
-        t = stop;
+/* n numbers, or up to a vector more: each copy is written over by the next. */
+static inline void copy(float *to, const float *from, long n) {
+    for (long j = 0; j < n; j += W) store(to + j, load(from + j));
+}
+
+static void widen_all(float *to, const num *from, long n, struct ahead *ahead) {
+    long j = 0;
+    for (; j + W <= n; j += W) {
+        ask(ahead, 1);
+        store(to + j, widen(from + j));
     }
+    if (j < n) {
+        num rest[W] = {0};
+        memcpy(rest, from + j, (n - j) * sizeof(num));
+        store(to + j, widen(rest));
+    }
+}
+
+static void add_all(num *y, const float *z, long n, struct ahead *ahead) {
+    long i = 0;
+    for (; i + W <= n; i += W) {
+        ask(ahead, 1);
+        narrow(y + i, widen(y + i) + load(z + i));
+    }
+    if (i < n) {
+        num rest[W] = {0};
+        memcpy(rest, y + i, (n - i) * sizeof(num));
+        narrow(rest, widen(rest) + load(z + i));
+        memcpy(y + i, rest, (n - i) * sizeof(num));
+    }
+}
+
+/* n numbers of x as factors, filled up with zeros to a multiple of STEP. */
+static void factors_of(factor *s, float *x, long n) {
+    memset(x + n, 0, (up(n, STEP) - n) * sizeof(float));
+    for (long j = 0; j < up(n, STEP); j += W) factors(s + j, load(x + j));
+}
+
+struct slots {
+    int64_t k, d, inputs_start, inputs, outputs_start, outputs, count, capacity;
+    const num *buffer;
+    const int32_t *table;
+    const float *const *turns; /* of each slot: cos, then sin, rows of up(side / 2, 16) */
+};
+
+struct run {
+    int64_t slot, start, stop;
+};
+
+struct step {
+    int64_t runs_count;
+    const struct run *runs;
+    const int64_t *order;
+};
+
+struct geometry {
+    int32_t kind, side, blocks, rows, taken, written, inputs_grouped, outputs_grouped, rotated;
+};
+
+enum { EMPTY, MORA, LORA };
+
+/* Scratch of a call, in one piece of memory that each thread keeps. */
+struct scratch {
+    float *x, *s, *z, *spread;
+    factor *factors;
+    int *column; /* row → its place among the rows that are computed, -1: it is not */
+};
+
+static _Thread_local void *memory;
+static _Thread_local size_t memory_size;
+
+static int take(struct scratch *t, long x, long s, long z, long spread, long factors, long rows) {
+    long sizes[6] = {x, s, z, spread, factors * (long)sizeof(factor) / 4 + 1, rows}, total = 0;
+    for (int i = 0; i < 6; i++) total += sizes[i] = up(sizes[i] + 4 * 16, 16);
+    if (memory_size < (size_t)total * 4) {
+        free(memory);
+        memory_size = 0;
+        if (posix_memalign(&memory, 64, total * 4)) return memory = NULL, 0;
+        memset(memory, 0, total * 4);
+        memory_size = total * 4;
+    }
+    float *p = memory;
+    t->x = p, p += sizes[0];
+    t->s = p, p += sizes[1];
+    t->z = p, p += sizes[2];
+    t->spread = p, p += sizes[3];
+    t->factors = (factor *)p, p += sizes[4];
+    t->column = (int *)p;
+    return 1;
+}
+
+/* wrap(x)[0 : taken] of one token; what another process holds is zero. */
+static void unwrap(float *to, const num *x, const struct slots *a, const struct geometry *g,
+                   struct ahead *ahead) {
+    if (a->inputs == a->k) {
+        widen_all(to, x, least(a->k, g->taken), ahead);
+    } else {
+        memset(to, 0, a->inputs_start * sizeof(float));
+        widen_all(to + a->inputs_start, x, a->inputs, ahead);
+        memset(to + a->inputs_start + a->inputs, 0, (a->k - a->inputs_start - a->inputs) * sizeof(float));
+    }
+    for (long filled = a->k; filled < g->taken; filled += least(filled, g->taken - filled))
+        memcpy(to + filled, to, least(filled, g->taken - filled) * sizeof(float));
+    if (!g->inputs_grouped) /* an unwrapped block is filled up */
+        for (long p = g->taken; p < (long)g->blocks * g->side; p++) to[p] = 0;
+}
+
+static void compress_row(float *s, const float *x, const struct geometry *g, const float *turns, long size, int row) {
+    long side = g->side, half = side / 2, padded = up(half, 16);
+    if (g->inputs_grouped) {
+        for (long j = 0, i = 0; j < side; j++) {
+            float sum = 0;
+            for (long stop = i + size / side + (j < size % side); i < stop; i++) sum += x[i];
+            s[j] = sum;
+        }
+    } else if (!g->rotated) {
+        for (long j = 0; j < side; j += W) {
+            vec sum = load(x + row * side + j);
+            for (long b = row + g->rows; b < g->blocks; b += g->rows) sum += load(x + b * side + j);
+            store(s + j, sum);
+        }
+    } else {
+        const float *cosines = turns, *sines = turns + g->blocks * padded;
+        for (int second = 0; second < 2; second++)
+            for (long j = 0; j < half; j += W) {
+                vec sum = {0};
+                for (long b = row; b < g->blocks; b += g->rows) {
+                    vec u = load(x + b * side + j), v = load(x + b * side + half + j);
+                    vec c = load(cosines + b * padded + j), d = load(sines + b * padded + j);
+                    sum += second ? v * c + u * d : u * c - v * d;
+                }
+                store(s + second * half + j, sum);
+            }
+    }
+}
+
+/* decompress for outputs `start` to `stop` of one token, whose rows stand in z by `column`. */
+static void spread(float *to, const float *z, long z_width, const int *column, const struct geometry *g, long start,
+                   long stop, long size) {
+    long side = g->side;
+    if (g->outputs_grouped) {
+        long length = size / side, longer = size % side, cut = longer * (length + 1);
+        long j = start < cut ? start / (length + 1) : longer + (start - cut) / length;
+        for (long i = start; i < stop; j++) {
+            long end = least(stop, j < longer ? (j + 1) * (length + 1) : cut + (j + 1 - longer) * length);
+            vec value = z[j] - (vec){0};
+            for (; i < end; i += W) store(to + i - start, value);
+            i = end;
+        }
+        return;
+    }
+    long flat = start % (g->rows * side), row = flat / side, offset = flat % side;
+    for (long i = start; i < stop; offset = 0, row = row + 1 < g->rows ? row + 1 : 0) {
+        long n = least(side - offset, stop - i);
+        if (column[row] >= 0)
+            copy(to + i - start, z + column[row] * z_width + offset, n);
+        else
+            memset(to + i - start, 0, n * sizeof(float));
+        i += n;
+    }
+}
+
+/* Numbers the rows whose result is wanted and whose inputs this process holds; returns how many there are. */
+static int choose_rows(int *column, const struct slots *a, const struct geometry *g, long start, long stop) {
+    long side = g->side, flat = g->rows * side, from = a->inputs_start, to = from + a->inputs, count = 0;
+    for (long row = 0; row < g->rows; row++) {
+        int wanted = g->outputs_grouped || stop - start >= flat;
+        if (!wanted) {
+            long offset = (row * side - start % flat + flat) % flat; /* from the first wanted to this row's first */
+            wanted = offset < stop - start || offset > flat - side;
+        }
+        int held = g->inputs_grouped || a->inputs == a->k;
+        for (long b = row; b < g->blocks && !held; b += g->rows)
+            held = (b * side < to && (b + 1) * side > from) || (b + 1) * side > a->k;
+        column[row] = wanted && held ? count++ : -1;
+    }
+    return count;
+}
+
+static int add_mora(const struct slots *a, const struct geometry *g, const num *m, const float *turns,
+                    const int64_t *order, long tokens, num *y, long y_width, const num *x, long x_width,
+                    struct ahead *ahead) {
+    long side = g->side, s_width = up(side, STEP), z_width = up(side, W);
+    long start = a->outputs_start, stop = least(start + a->outputs, g->written);
+    if (start >= stop) return 1;
+    long columns = TOKENS > COLUMNS ? TOKENS : COLUMNS, x_size = a->k + g->blocks * side + side;
+    if (columns < g->rows) columns = g->rows;
+    struct scratch t;
+    if (!take(&t, x_size, side + STEP, columns * z_width, stop - start, columns * s_width, g->rows)) return 0;
+    int rows = choose_rows(t.column, a, g, start, stop);
+    if (!rows) return 1;
+
+    long from = 0, to = side; /* rows of M: one run of them where the outputs need no more */
+    if (g->outputs_grouped) {
+        long length = a->d / side, longer = a->d % side, cut = longer * (length + 1);
+        from = start < cut ? start / (length + 1) : longer + (start - cut) / length;
+        to = 1 + (stop - 1 < cut ? (stop - 1) / (length + 1) : longer + (stop - 1 - cut) / length);
+    } else if (start % side + stop - start <= side) {
+        from = start % side;
+        to = from + stop - start;
+    }
+
+    long at_once = columns / rows < TOKENS ? columns / rows : TOKENS;
+    for (; tokens > 0; tokens -= at_once, order += at_once) {
+        long count = least(tokens, at_once);
+        for (long n = 0; n < count; n++) {
+            unwrap(t.x, x + order[n] * x_width, a, g, ahead);
+            for (int row = 0; row < g->rows; row++)
+                if (t.column[row] >= 0) {
+                    compress_row(t.s, t.x, g, turns, a->k, row);
+                    factors_of(t.factors + (n * rows + t.column[row]) * s_width, t.s, side);
+                }
+        }
+        product(t.z, z_width, m, side, from, to, t.factors, s_width, count * rows, ahead);
+        for (long n = 0; n < count; n++) {
+            spread(t.spread, t.z + n * rows * z_width, z_width, t.column, g, start, stop, a->d);
+            add_all(y + order[n] * y_width, t.spread, stop - start, ahead);
+        }
+    }
+    return 1;
+}
+
+static int add_lora(const struct slots *a, long rank, const num *m, const int64_t *order, long tokens, num *y,
+                    long y_width, const num *x, long x_width, struct ahead *ahead) {
+    long k = a->inputs, d = a->outputs, s_width = up(k, STEP), z_width = up(rank, W);
+    struct scratch t;
+    if (!take(&t, k + STEP, 0, TOKENS * z_width, d, TOKENS * s_width, 0)) return 0;
+    const num *B = m + rank * k;
+    for (; tokens > 0; tokens -= TOKENS, order += TOKENS) {
+        long count = least(tokens, TOKENS);
+        for (long n = 0; n < count; n++) {
+            widen_all(t.x, x + order[n] * x_width, k, ahead);
+            factors_of(t.factors + n * s_width, t.x, k);
+        }
+        product(t.z, z_width, m, k, 0, rank, t.factors, s_width, count, ahead);
+        for (long n = 0; n < count; n++) {
+            for (long i = 0; i < d; i += W) {
+                vec sum = {0};
+                for (long j = 0; j < rank; j++) sum += t.z[n * z_width + j] * widen(B + j * d + i);
+                store(t.spread + i, sum);
+            }
+            add_all(y + order[n] * y_width, t.spread, d, ahead);
+        }
+    }
+    return 1;
+}
+
+static struct ahead next_slot(const struct slots *a, long slot) {
+    if (slot >= a->count) return (struct ahead){(const char *)a->buffer, (const char *)a->buffer};
+    const struct geometry *g = (const struct geometry *)a->table + slot;
+    const num *m = a->buffer + slot * a->capacity;
+    long size = g->side * (g->kind == LORA ? a->inputs + a->outputs : g->side);
+    return (struct ahead){(const char *)m, (const char *)(m + size)};
+}
+
+/* y[token] += adapter(x[token]) for each run of tokens; rows are `width` numbers apart. 0: no memory, y is untouched. */
+int add_adapters(const struct slots *a, const struct step *step, num *y, int64_t y_width, const num *x,
+                 int64_t x_width) {
+    for (long i = 0; i < step->runs_count; i++) {
+        const struct run *run = step->runs + i;
+        if (run->slot >= a->count) continue;
+        const struct geometry *g = (const struct geometry *)a->table + run->slot;
+        const num *m = a->buffer + run->slot * a->capacity;
+        struct ahead ahead = next_slot(a, i + 1 < step->runs_count ? run[1].slot : a->count);
+        const int64_t *order = step->order + run->start;
+        long tokens = run->stop - run->start;
+        if (g->kind == MORA &&
+            !add_mora(a, g, m, a->turns[run->slot], order, tokens, y, y_width, x, x_width, &ahead))
+            return 0;
+        if (g->kind == LORA && !add_lora(a, g->side, m, order, tokens, y, y_width, x, x_width, &ahead)) return 0;
+    }
+    return 1;
 }

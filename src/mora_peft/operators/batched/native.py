@@ -1,5 +1,7 @@
 """The path for CPUs: native.c, compiled once by the machine's C compiler and kept in the user's cache."""
 
+from __future__ import annotations
+
 import ctypes
 import hashlib
 import logging
@@ -21,86 +23,96 @@ if TYPE_CHECKING:
 #: Set to 0, it leaves the work to the plain path.
 SWITCH = "MORA_NATIVE"
 SOURCE = Path(__file__).with_name("native.c")
-# Sums may be taken in any order, which is what lets a compiler use vectors; infinities and NaNs keep their meaning.
-FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math"]
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-w")
+#: NUM of native.c.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
-class _Layer(ctypes.Structure):
-    """`Layer` of native.c."""
+class _Slots(ctypes.Structure):
+    """`struct slots` of native.c."""
 
     _fields_ = (
-        ("buffer", ctypes.c_void_p),
-        ("capacity", ctypes.c_int64),
-        ("table", ctypes.c_void_p),
-        ("turns", ctypes.c_void_p),
-        *((name, ctypes.c_int32) for name in ("dtype", "k", "d", "in_start", "in_count", "out_start", "out_count")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("k", "d", "inputs_start", "inputs", "outputs_start", "outputs", "count", "capacity")
+        ),
+        *((name, ctypes.c_void_p) for name in ("buffer", "table", "turns")),
     )
 
 
-def usable(x: Tensor, y: Tensor, slots: "Slots") -> bool:
-    """Whether `add_` can do it: a compiler was there, and numbers of one dtype lie side by side in each row."""
-    dtype = slots.buffer.dtype
-    return (
-        _kernel() is not None and x.dtype == y.dtype == dtype and dtype in DTYPES and x.stride(-1) == 1 == y.stride(-1)
-    )
+class _Step(ctypes.Structure):
+    """`struct step` of native.c."""
+
+    _fields_ = (("runs_count", ctypes.c_int64), ("runs", ctypes.c_void_p), ("order", ctypes.c_void_p))
 
 
-def add_(y: Tensor, x: Tensor, slots: "Slots", step: "Step") -> Tensor:
-    """See `slots.add_adapters_`."""
-    _kernel()(
-        layer(slots), y.data_ptr(), y.stride(0), x.data_ptr(), x.stride(0), step.slots.data_ptr(), len(step.slots)
-    )
-    return y
+class Layer:
+    """The kernel and its description of one `Slots`, made once: all that it points to stays where it is."""
 
-
-def layer(slots: "Slots") -> int:
-    """The address of the `Layer` that describes `slots`; made once, since all that it points to stays where it is."""
-    if slots.native is None:
-        ins, outs = slots.inputs, slots.outputs
-        slots.native = _Layer(
-            slots.buffer.data_ptr(),
-            slots.capacity,
-            slots.table.data_ptr(),
-            slots.turns.data_ptr(),
-            DTYPES[slots.buffer.dtype],
-            *(slots.k, slots.d, ins.start, len(ins), outs.start, len(outs)),
+    def __init__(self, slots: Slots) -> None:
+        self.kernel = _kernel(slots.buffer.dtype) if slots.buffer.device.type == "cpu" else None
+        self._struct = _Slots(
+            *(slots.k, slots.d, slots.inputs.start, len(slots.inputs), slots.outputs.start, len(slots.outputs)),
+            *(slots.count, slots.capacity, slots.buffer.data_ptr(), slots.table.data_ptr(), slots.turns.data_ptr()),
         )
-    return ctypes.addressof(slots.native)
+        self.address = ctypes.addressof(self._struct)
+
+
+class Arrangement:
+    """A `Step` as the kernel reads it."""
+
+    def __init__(self, step: Step) -> None:
+        self._runs, self._order = torch.tensor(step.runs, dtype=torch.int64), step.order
+        self._struct = _Step(len(step.runs), self._runs.data_ptr(), self._order.data_ptr())
+        self.address = ctypes.addressof(self._struct)
+
+
+def add_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> bool:
+    """`add_adapters_` by the kernel. False, with y untouched, where it cannot do it: there is no compiler, or numbers
+    are of several dtypes or do not lie side by side in each row."""
+    layer, dtype = slots.for_native, slots.buffer.dtype
+    if layer.kernel is None or x.dtype is not dtype or y.dtype is not dtype:
+        return False
+    x_width, x_step = x.stride()
+    y_width, y_step = y.stride()
+    if x_step != 1 or y_step != 1:
+        return False
+    return layer.kernel(layer.address, step.for_native.address, y.data_ptr(), y_width, x.data_ptr(), x_width) == 1
 
 
 @cache
-def _kernel():
-    """`add_adapters` of native.c; None where it is switched off or cannot be compiled, which is logged once."""
-    if os.environ.get(SWITCH) == "0":
+def _kernel(dtype: torch.dtype):
+    """`add_adapters` of native.c for a dtype; None where it is switched off, or cannot be had, which is logged once."""
+    if os.environ.get(SWITCH) == "0" or dtype not in DTYPES:
         return None
     try:
-        function = ctypes.CDLL(str(_compiled())).add_adapters
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or error
+        function = ctypes.CDLL(str(_library(DTYPES[dtype]))).add_adapters
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         logging.getLogger(__name__).warning(
-            "The CPU kernel for adapters could not be compiled, so a slower path is used (%s).", said
+            "The CPU kernel for adapters could not be compiled, so a slower path is used: %s",
+            getattr(error, "stderr", None) or error,
         )
         return None
     number, address = ctypes.c_int64, ctypes.c_void_p
-    function.argtypes, function.restype = [address, address, number, address, number, address, number], None
+    function.argtypes, function.restype = [address, address, address, number, address, number], ctypes.c_int
     return function
 
 
-def _compiled() -> Path:
+def _library(num: int) -> Path:
     """The compiled library, from the cache if it was made from this source for this kind of machine."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        raise FileNotFoundError("there is no C compiler: install gcc or clang, or set CC")
-    made_of = (SOURCE.read_bytes(), compiler, FLAGS, platform.machine(), _processor())
+        raise FileNotFoundError("there is no C compiler; install gcc or clang, or set CC")
+    flags = (*FLAGS, f"-DNUM={num}")
+    made_of = (SOURCE.read_bytes(), os.path.realpath(compiler), flags, platform.machine(), _processor())
     name = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mora_peft"
     library = folder / f"native-{name}.so"
     if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as workshop:
             made = Path(workshop) / library.name
-            command = [compiler, *FLAGS, "-shared", "-fPIC", "-o", str(made), str(SOURCE)]
+            command = [*compiler.split(), *flags, "-o", str(made), str(SOURCE)]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
             os.replace(made, library)
     return library

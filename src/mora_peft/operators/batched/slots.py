@@ -1,5 +1,7 @@
 """Adapters of one layer side by side, and which of them each token of a step uses."""
 
+from __future__ import annotations
+
 from functools import cached_property
 from typing import NamedTuple
 
@@ -8,14 +10,15 @@ from torch import Tensor
 
 from ..operator import Operator
 from ..rank import r_hat_for
+from . import native, plain
 from .geometry import FIELDS, LORA, MORA, Geometry, turns
 
 
 class Slots:
     """Adapters of one linear layer (k → d) side by side: `count` slots, each empty, a MoRA or a LoRA.
 
-    A slot holds max(max_rank · (k + d), r̂(max_rank)²) numbers of one dtype, rounded up to 64: a MoRA costs what a LoRA
-    of equal r costs. Adapters of different operators, sides and ranks may lie in one `Slots`.
+    A slot holds max(max_rank · (k + d), r̂(max_rank)²) numbers of one dtype: a MoRA costs what a LoRA of equal r costs.
+    Adapters of different operators, sides and ranks may lie in one `Slots`.
 
     A slot's numbers, from its start and without gaps:
         MoRA   M (r̂, r̂), row by row.
@@ -49,22 +52,26 @@ class Slots:
         self.k, self.d, self.count, self.max_rank = k, d, count, max_rank
         self.inputs = _part("inputs", inputs, k)
         self.outputs = _part("outputs", outputs, d)
-        numbers = max(max_rank * (k + d), r_hat_for(k, d, max_rank, cap=False) ** 2)
+        #: Numbers that an adapter may have.
+        self.room = max(max_rank * (k + d), r_hat_for(k, d, max_rank, cap=False) ** 2)
         #: (count, capacity) numbers of all slots.
-        self.buffer = torch.zeros(count, -(-numbers // 64) * 64, dtype=dtype, device=device)
+        self.buffer = _zeros(count, -(-self.room // 32) * 32, dtype, device)
         #: (count, FIELDS) int32: the kind of each slot (`EMPTY`, `MORA`, `LORA`), then its `Geometry`.
         self.table = torch.zeros(count, FIELDS, dtype=torch.int32, device=device)
+        #: (count,) int64: addresses of the slots' `geometry.turns`, 0 where nothing is rotated.
+        self.turns = torch.zeros(count, dtype=torch.int64, device=device)
+        self._turns: list[Tensor | None] = [None] * count
         #: What each slot holds: an operator, a LoRA's rank, or None.
         self.contents: list[Operator | int | None] = [None] * count
-        #: (count,) addresses of the cosines and sines of slots whose operator is rotated, which `_turns` keeps alive.
-        self.turns = torch.zeros(count, dtype=torch.int64)
-        self._turns: list[Tensor | None] = [None] * count
-        self.native = None
 
     @property
     def capacity(self) -> int:
-        """Numbers that a slot holds."""
+        """Numbers from one slot's start to the next one's."""
         return self.buffer.shape[1]
+
+    @cached_property
+    def for_native(self) -> native.Layer:
+        return native.Layer(self)
 
     def put_mora(self, index: int, operator: Operator, M: Tensor) -> None:
         """Fill slot `index` with a MoRA: M (r̂, r̂), already multiplied by its scaling.
@@ -79,11 +86,7 @@ class Slots:
             )
         if M.shape != (side, side):
             raise ValueError(f"M must have the shape ({side}, {side}), but has {tuple(M.shape)}.")
-        geometry = operator.geometry
-        if geometry.rotated:
-            self._turns[index] = turns(geometry.blocks, side)
-            self.turns[index] = self._turns[index].data_ptr()
-        self._fill(index, MORA, geometry, [M])
+        self._fill(index, MORA, operator.geometry, [M])
         self.contents[index] = operator
 
     def put_lora(self, index: int, A: Tensor, B: Tensor) -> None:
@@ -123,15 +126,18 @@ class Slots:
     def _fill(self, index: int, kind: int, geometry: Geometry, parts: list[Tensor]) -> None:
         self._check(index)
         size = sum(part.numel() for part in parts)
-        if size > self.capacity:
+        if size > self.room:
             raise ValueError(
-                f"An adapter of {size} numbers does not fit into a slot of {self.capacity}, made for r={self.max_rank} "
+                f"An adapter of {size} numbers does not fit into a slot of {self.room}, made for r={self.max_rank} "
                 f"on a layer {self.k} → {self.d}: use a larger max_rank."
             )
         start = 0
         for part in parts:
             self.buffer[index, start : start + part.numel()].view(part.shape).copy_(part.detach())
             start += part.numel()
+        table = turns(geometry.blocks, geometry.side, self.turns.device) if geometry.rotated else None
+        self.turns[index] = 0 if table is None else table.data_ptr()
+        self._turns[index] = table
         self.table[index] = torch.tensor([kind, *map(int, geometry)], dtype=torch.int32)
 
     def _check(self, index: int) -> None:
@@ -160,9 +166,9 @@ class Step:
 
     @cached_property
     def order(self) -> Tensor:
-        """The tokens that have an adapter, those of one slot next to each other: int32."""
+        """The tokens that have an adapter, those of one slot next to each other: int64."""
         order = self.slots.argsort(stable=True)
-        return order[(self.slots < 0).sum() :].to(torch.int32)
+        return order[(self.slots < 0).sum() :]
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -170,6 +176,10 @@ class Step:
         slots, lengths = self.slots[self.order].unique_consecutive(return_counts=True)
         stops = lengths.cumsum(0)
         return list(map(Run, slots.tolist(), (stops - lengths).tolist(), stops.tolist()))
+
+    @cached_property
+    def for_native(self) -> native.Arrangement:
+        return native.Arrangement(self)
 
 
 def add_adapters_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> Tensor:
@@ -183,14 +193,27 @@ def add_adapters_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> Tensor:
         step: Which slot each token uses.
 
     Reads each M once for up to 16 tokens of its slot, and accumulates in float32.
-    """
-    if y.device.type == "cpu":
-        from . import native, plain
 
-        return native.add_(y, x, slots, step) if native.usable(x, y, slots) else plain.add_(y, x, slots, step)
+    Raises:
+        ValueError: x, y or the step are not of this layer's size.
+    """
+    if x.shape[1] != len(slots.inputs) or y.shape[1] != len(slots.outputs) or not len(step.slots) <= len(x) <= len(y):
+        raise ValueError(
+            f"For {len(step.slots)} tokens and a layer of {len(slots.inputs)} inputs, {len(slots.outputs)} outputs, "
+            f"x has the shape {tuple(x.shape)} and y {tuple(y.shape)}."
+        )
+    if y.device.type == "cpu":
+        if step.runs and not native.add_(y, x, slots, step):
+            plain.add_(y, x, slots, step)
+        return y
     from . import triton
 
     return triton.add_(y, x, slots, step)
+
+
+def _zeros(count: int, capacity: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """(count, capacity), with room after the end, so that kernels may read a vector over it."""
+    return torch.zeros(count * capacity + 64, dtype=dtype, device=device)[:-64].view(count, capacity)
 
 
 def _part(name: str, part: range | None, size: int) -> range:

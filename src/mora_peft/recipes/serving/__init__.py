@@ -1,0 +1,1 @@
+"""Serving from the outside: starting a server, and loading it with requests."""

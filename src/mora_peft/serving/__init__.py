@@ -1,0 +1,1 @@
+"""The vLLM plugin: MoRA adapters served beside the base model and LoRA."""

@@ -1,0 +1,15 @@
+"""What the plugin changes in vLLM: the one place that knows vLLM's internals."""
+
+_installed = False
+
+
+def install() -> None:
+    """Change vLLM in this process; calling it again changes nothing."""
+    global _installed
+    if _installed:
+        return
+    from . import answers, layers, loading, steps
+
+    for part in (layers, loading, steps, answers):
+        part.install()
+    _installed = True
