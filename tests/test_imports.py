@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "mora_peft"
 MAY_IMPORT = {
     "operators": {"operators"},
     "tuner": {"tuner", "operators", "errors"},
-    "recipes": {"recipes", "tuner", "operators", "errors"},
+    "serving": {"serving", "tuner", "operators", "errors"},
+    "recipes": {"recipes", "serving", "tuner", "operators", "errors"},
     "cli": {"cli", "recipes", "errors"},
     "errors": set(),
     "__init__": {"tuner"},

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ README += "<!-- results:two:begin -->\n<!-- results:two:end -->\nAfter.\n"
 
 def load():
     file = ROOT / "benchmarks" / "readme_tables.py"
+    sys.path.insert(0, str(file.parent))  # as Python does for a script
     spec = importlib.util.spec_from_file_location("readme_tables", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -72,6 +74,26 @@ def test_a_study_without_a_place_or_without_results_is_named(folder):
         script.fill(README, folder, ["three"])
     with pytest.raises(UserError, match="one"):
         script.fill(README, folder / "one", [])
+
+
+def test_serving_has_a_column_for_each_way_and_a_dash_for_what_was_not_measured(tmp_path):
+    def part(few: float, many: float) -> dict:
+        runs = [{"adapters": count, "cold": cold, "first_token_seconds": {"p50": 0.25}}
+                for count, cold in ((2000, True), (5, False), (2000, False))]  # fmt: skip
+        memory = {"started": 1e9, "all_loaded": 11e9}
+        rates = {"5": few, "2000": many}
+        return {"requests_per_second": rates, "remaining": many / few, "runs": runs, "resident_bytes": memory}
+
+    scale = tmp_path / "serving_scale"
+    write(scale, [])
+    (tmp_path / "serving_batch.json").write_text(json.dumps({"results": {"over_base": {"plugin rotation": 0.95}}}))
+    (scale / "rotation.json").write_text(json.dumps({"results": part(5.0, 4.75)}))
+    readme = "<!-- results:serving:begin -->\n<!-- results:serving:end -->"
+    table = script.fill(readme, tmp_path, []).splitlines()[1:-1]
+    header, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+    rotation = [line[header.index("MoRA (rotation)")] for line in lines]
+    assert rotation == ["0.95", "5.00", "4.75", "0.95", "0.25", "5.00"]
+    assert {cell for line in lines for cell in line[2:]} == {"–"}
 
 
 def test_the_readme_holds_the_committed_results():

@@ -20,7 +20,7 @@ def base_folder(root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base_model(base_folder: Path) -> Any:
+def base_model(base_folder: Path, environment: None) -> Any:
     """The base model in Transformers, float32."""
     from transformers import AutoModelForCausalLM
 
@@ -43,7 +43,10 @@ def environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         yield
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,23 @@ def test_engine_lives_after_refusals(engine, base_model, adapters, tmp_path):
         assert_as_transformers(base_model, adapters["rotation"] if name == "good" else None, output)
 
 
+def test_adapter_that_vanished_fails_alone(engine, base_model, adapters, tmp_path):
+    """Dropped to make room, and its files gone: its requests end with an error, the others in the batch go on."""
+    folder = shutil.copytree(adapters["query"], tmp_path / "vanishing")
+    assert engine.load("vanishing", folder)[0] == 200
+    others = list(adapters)[: SLOTS + 1]
+    for name in others:
+        assert engine.load(name, adapters[name], replace=True)[0] == 200
+    shutil.rmtree(folder)
+    asked = [(name, LONG) for name in ("vanishing", "base", *others[:3])]
+    lost, *kept = engine.answer(asked)
+    assert lost.outputs[0].finish_reason == "error" and not lost.outputs[0].token_ids
+    for (name, _), output in zip(asked[1:], kept, strict=True):
+        assert_as_transformers(base_model, adapters.get(name), output)
+    shutil.copytree(adapters["query"], folder)
+    assert_as_transformers(base_model, folder, engine.answer(asked[:1])[0])
+
+
 def test_tensor_parallel(environment, tmp_path):
     """Two processes, each with half of the layers, and one key-value head that both hold."""
     transformers = pytest.importorskip("transformers")

@@ -20,6 +20,10 @@
 #define W 4
 #endif
 
+/* Before loops whose arrays must become registers. */
+#define UNROLLED _Pragma("GCC unroll 16")
+
+/* Tokens, and rows of tokens, that are computed together: as many as stay in the first cache. */
 enum { TOKENS = 16, COLUMNS = 64 };
 
 typedef float vec __attribute__((vector_size(4 * W)));
@@ -39,7 +43,12 @@ typedef uint16_t num;
 typedef uint16_t half __attribute__((vector_size(2 * W)));
 typedef uint16_t half_in_memory __attribute__((vector_size(2 * W), aligned(2), may_alias));
 static inline vec widen(const num *p) {
-    return (vec)(__builtin_convertvector((half) * (const half_in_memory *)p, bits) << 16);
+    half h = *(const half_in_memory *)p;
+#ifdef __AVX512F__
+    return (vec)((bits)_mm512_cvtepu16_epi32((__m256i)h) << 16);
+#else
+    return (vec)(__builtin_convertvector(h, bits) << 16);
+#endif
 }
 static inline void narrow(num *p, vec v) {
 #ifdef __AVX512BF16__
@@ -67,12 +76,13 @@ static inline void narrow(num *p, vec v) { *(half_in_memory *)p = __builtin_conv
 #if NUM == 1 && defined(__AVX512BF16__)
 #define STEP 32
 typedef num factor;
-typedef __m512i part;
-static inline part first(int n) { return _mm512_maskz_set1_epi16(n >= 32 ? ~0u : (1u << n) - 1, -1); }
-static inline part row_part(const num *m) { return _mm512_loadu_si512(m); }
-static inline part keep(part m, part lanes) { return _mm512_and_si512(m, lanes); }
+typedef __m512bh part;
+typedef __m512bh part_in_memory __attribute__((aligned(2), may_alias));
+static inline part first(int n) { return (part)_mm512_maskz_set1_epi16((1u << n) - 1, -1); }
+static inline part row_part(const num *m) { return *(const part_in_memory *)m; }
+static inline part keep(part m, part lanes) { return (part)((__m512i)m & (__m512i)lanes); }
 static inline vec add_dot(vec sum, part m, const factor *s) {
-    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)m, (__m512bh)_mm512_loadu_si512(s));
+    return (vec)_mm512_dpbf16_ps((__m512)sum, m, *(const part_in_memory *)s);
 }
 static inline void factors(factor *s, vec v) { narrow(s, v); }
 #else
@@ -101,7 +111,7 @@ static inline void factors(factor *s, vec v) { store(s, v); }
 #define STAY(l, h) ((l) & (h) ? W + (l) : (l))
 #define SWAP(l, h) ((l) & (h) ? W + ((l) ^ (h)) : ((l) ^ (h)))
 #define FOLD(h) \
-    for (int i = 0; i < h; i++) \
+    UNROLLED for (int i = 0; i < h; i++) \
         v[i] = __builtin_shufflevector(v[i], v[i + h], LANES(STAY, h)) + \
                __builtin_shufflevector(v[i], v[i + h], LANES(SWAP, h))
 
@@ -121,7 +131,7 @@ static inline vec sums(vec *v) {
 static inline long up(long n, long to) { return (n + to - 1) / to * to; }
 static inline long least(long a, long b) { return a < b ? a : b; }
 
-/* Memory that will be wanted soon: asked for little by little while there is other work, so that neither waits. */
+/* The next slot's numbers: asked for little by little while this one's are computed, so that neither waits. */
 struct ahead {
     const char *at, *end;
 };
@@ -131,56 +141,71 @@ static inline void ask(struct ahead *ahead, int lines) {
     if (ahead->at < ahead->end) ahead->at += 64 * lines;
 }
 
-/* v[c · step + r] = row r of m · column c of s, vectors still to be summed; rows are `length` long and lie one after
- * the other, those after `last` count as `last`. */
-static inline __attribute__((always_inline)) void tile(vec *v, int step, const int rows, const int columns,
-                                                       const num *m, long length, long last, const factor *s,
-                                                       long s_width) {
-    const num *row[8];
-    vec sum[16] = {{0}};
-    for (int r = 0; r < rows; r++) row[r] = m + least(r, last) * length;
+/* For each of `columns` columns of s and `rows` rows of m, `length` apart, a vector that is still to be summed: v[c · rows
+ * + r]. Rows after `last` count as `last`. */
+static inline __attribute__((always_inline)) void dots(vec *v, const int rows, const int columns, const num *m,
+                                                       long length, long last, const factor *s, long s_width,
+                                                       part lanes) {
+    const num *row[4];
+    vec sum[W] = {{0}};
     long j = 0;
+    UNROLLED for (int r = 0; r < rows; r++) row[r] = m + least(r, last) * length;
     for (; j + STEP <= length; j += STEP)
-        for (int r = 0; r < rows; r++) {
+        UNROLLED for (int r = 0; r < rows; r++) {
             part p = row_part(row[r] + j);
-            for (int c = 0; c < columns; c++) sum[c * rows + r] = add_dot(sum[c * rows + r], p, s + c * s_width + j);
+            UNROLLED for (int c = 0; c < columns; c++)
+                sum[c * rows + r] = add_dot(sum[c * rows + r], p, s + c * s_width + j);
         }
-    if (j < length) {
-        part lanes = first(length - j);
-        for (int r = 0; r < rows; r++) {
+    if (j < length)
+        UNROLLED for (int r = 0; r < rows; r++) {
             part p = keep(row_part(row[r] + j), lanes);
-            for (int c = 0; c < columns; c++) sum[c * rows + r] = add_dot(sum[c * rows + r], p, s + c * s_width + j);
+            UNROLLED for (int c = 0; c < columns; c++)
+                sum[c * rows + r] = add_dot(sum[c * rows + r], p, s + c * s_width + j);
         }
-    }
-    for (int c = 0; c < columns; c++)
-        for (int r = 0; r < rows; r++) v[c * step + r] = sum[c * rows + r];
+    UNROLLED for (int n = 0; n < rows * columns; n++) v[n] = sum[n];
 }
 
-/* z[c][i] = Σ_j m[i][j] s[c][j] for i from `from` to `to`: m is read once from memory, W rows at a time. */
+/* z[0 : W] of one column: two rows at a time, so that m is read nearly as it lies in memory. */
+static __attribute__((noinline)) void tall(float *z, const num *m, long length, long last, const factor *s, part lanes,
+                                           struct ahead *ahead, int lines) {
+    vec v[W];
+    if (last >= W - 1)
+        UNROLLED for (int r = 0; r < W; r += 2) {
+            ask(ahead, lines);
+            dots(v + r, 2, 1, m + r * length, length, 1, s, 0, lanes);
+        }
+    else
+        for (int r = 0; r <= last; r += 2) {
+            ask(ahead, lines);
+            dots(v + r, 2, 1, m + r * length, length, last - r, s, 0, lanes);
+        }
+    store(z, sums(v));
+}
+
+/* z[0 : 4] of W / 4 columns. */
+static __attribute__((noinline)) void wide(float *z, long z_width, const num *m, long length, long last,
+                                           const factor *s, long s_width, part lanes) {
+    vec v[W];
+    float out[W];
+    dots(v, 4, W / 4, m, length, last, s, s_width, lanes);
+    store(out, sums(v));
+    for (int c = 0; c < W / 4; c++) memcpy(z + c * z_width, out + 4 * c, 4 * sizeof(float));
+}
+
+/* z[c][i] = Σ_j m[i][j] s[c][j] for i from `from` to `to`: m comes from memory once, W rows at a time. */
 static void product(float *z, long z_width, const num *m, long length, long from, long to, const factor *s,
                     long s_width, long columns, struct ahead *ahead) {
-    enum { HALF = W / 2, SIDE = W / 4 };
-    int lines = (ahead->end - ahead->at) / 64 / ((to - from + HALF - 1) / HALF) + 1;
+    part lanes = first(length % STEP);
+    int lines = 2 * (ahead->end - ahead->at) / 64 / (to - from) + 1; /* for every two rows */
     for (long i = from; i < to; i += W) {
-        vec v[W];
         long c = 0;
-        if (columns > 1)
-            for (; c + SIDE <= columns; c += SIDE)
-                for (long r = i; r < least(i + W, to); r += 4) {
-                    float out[W];
-                    if (!c) ask(ahead, lines / 2 + 1);
-                    tile(v, 4, 4, SIDE, m + r * length, length, to - 1 - r, s + c * s_width, s_width);
-                    store(out, sums(v));
-                    for (int q = 0; q < SIDE; q++) memcpy(z + (c + q) * z_width + r, out + 4 * q, 4 * sizeof(float));
-                }
-        for (; c < columns; c++) {
-            long middle = least(i + HALF, to - 1);
-            tile(v, W, HALF, 1, m + i * length, length, to - 1 - i, s + c * s_width, s_width);
-            ask(ahead, lines);
-            tile(v + HALF, W, HALF, 1, m + middle * length, length, to - 1 - middle, s + c * s_width, s_width);
-            ask(ahead, lines);
-            store(z + c * z_width + i, sums(v));
-        }
+        for (; c + W / 4 <= columns && columns > 1; c += W / 4)
+            for (long r = i; r < least(i + W, to); r += 4) {
+                if (!c) ask(ahead, 2 * lines);
+                wide(z + c * z_width + r, z_width, m + r * length, length, to - 1 - r, s + c * s_width, s_width, lanes);
+            }
+        for (; c < columns; c++)
+            tall(z + c * z_width + i, m + i * length, length, to - 1 - i, s + c * s_width, lanes, ahead, lines);
     }
 }
 
@@ -202,16 +227,19 @@ static void widen_all(float *to, const num *from, long n, struct ahead *ahead) {
     }
 }
 
-static void add_all(num *y, const float *z, long n, struct ahead *ahead) {
-    long i = 0;
+/* y[i] += z[i mod period] for i < n; z goes on for W numbers more than it needs. */
+static void add_all(num *y, const float *z, long n, long period, struct ahead *ahead) {
+    long i = 0, at = 0, step = W % period;
     for (; i + W <= n; i += W) {
         ask(ahead, 1);
-        narrow(y + i, widen(y + i) + load(z + i));
+        narrow(y + i, widen(y + i) + load(z + at));
+        at += step;
+        if (at >= period) at -= period;
     }
     if (i < n) {
         num rest[W] = {0};
         memcpy(rest, y + i, (n - i) * sizeof(num));
-        narrow(rest, widen(rest) + load(z + i));
+        narrow(rest, widen(rest) + load(z + at));
         memcpy(y + i, rest, (n - i) * sizeof(num));
     }
 }
@@ -255,6 +283,7 @@ struct scratch {
 static _Thread_local void *memory;
 static _Thread_local size_t memory_size;
 
+/* 0: there is no memory. Room for 64 more numbers stands after each part. */
 static int take(struct scratch *t, long x, long s, long z, long spread, long factors, long rows) {
     long sizes[6] = {x, s, z, spread, factors * (long)sizeof(factor) / 4 + 1, rows}, total = 0;
     for (int i = 0; i < 6; i++) total += sizes[i] = up(sizes[i] + 4 * 16, 16);
@@ -275,9 +304,15 @@ static int take(struct scratch *t, long x, long s, long z, long spread, long fac
     return 1;
 }
 
+/* `size` numbers in `side` contiguous groups, the first `size mod side` of them one longer. */
+static inline long group_start(long j, long side, long size) { return j * (size / side) + least(j, size % side); }
+static inline long group_of(long i, long side, long size) {
+    long length = size / side, longer = size % side, cut = longer * (length + 1);
+    return i < cut ? i / (length + 1) : longer + (i - cut) / length;
+}
+
 /* wrap(x)[0 : taken] of one token; what another process holds is zero. */
-static void unwrap(float *to, const num *x, const struct slots *a, const struct geometry *g,
-                   struct ahead *ahead) {
+static void unwrap(float *to, const num *x, const struct slots *a, const struct geometry *g, struct ahead *ahead) {
     if (a->inputs == a->k) {
         widen_all(to, x, least(a->k, g->taken), ahead);
     } else {
@@ -291,12 +326,14 @@ static void unwrap(float *to, const num *x, const struct slots *a, const struct 
         for (long p = g->taken; p < (long)g->blocks * g->side; p++) to[p] = 0;
 }
 
+/* `row` of compress(x), from wrap(x). */
 static void compress_row(float *s, const float *x, const struct geometry *g, const float *turns, long size, int row) {
     long side = g->side, half = side / 2, padded = up(half, 16);
     if (g->inputs_grouped) {
-        for (long j = 0, i = 0; j < side; j++) {
+        long length = size / side, longer = size % side;
+        for (long j = 0; j < side; j++) {
             float sum = 0;
-            for (long stop = i + size / side + (j < size % side); i < stop; i++) sum += x[i];
+            for (long stop = length + (j < longer); stop > 0; stop--) sum += *x++;
             s[j] = sum;
         }
     } else if (!g->rotated) {
@@ -320,30 +357,31 @@ static void compress_row(float *s, const float *x, const struct geometry *g, con
     }
 }
 
-/* decompress for outputs `start` to `stop` of one token, whose rows stand in z by `column`. */
-static void spread(float *to, const float *z, long z_width, const int *column, const struct geometry *g, long start,
+/* decompress for outputs `start` to `stop` of one token, whose rows stand in z by `column`. Returns the period after
+ * which `to` would repeat itself, and W numbers after which it ends. */
+static long spread(float *to, const float *z, long z_width, const int *column, const struct geometry *g, long start,
                    long stop, long size) {
-    long side = g->side;
+    long side = g->side, n = stop - start;
     if (g->outputs_grouped) {
-        long length = size / side, longer = size % side, cut = longer * (length + 1);
-        long j = start < cut ? start / (length + 1) : longer + (start - cut) / length;
-        for (long i = start; i < stop; j++) {
-            long end = least(stop, j < longer ? (j + 1) * (length + 1) : cut + (j + 1 - longer) * length);
+        for (long j = group_of(start, side, size), i = start; i < stop; j++) {
+            long end = least(stop, group_start(j + 1, side, size));
             vec value = z[j] - (vec){0};
             for (; i < end; i += W) store(to + i - start, value);
             i = end;
         }
-        return;
+        return n;
     }
     long flat = start % (g->rows * side), row = flat / side, offset = flat % side;
-    for (long i = start; i < stop; offset = 0, row = row + 1 < g->rows ? row + 1 : 0) {
-        long n = least(side - offset, stop - i);
+    n = least(n, g->rows * side);
+    for (long i = 0; i < n + W; offset = 0, row = row + 1 < g->rows ? row + 1 : 0) {
+        long piece = least(side - offset, n + W - i);
         if (column[row] >= 0)
-            copy(to + i - start, z + column[row] * z_width + offset, n);
+            copy(to + i, z + column[row] * z_width + offset, piece);
         else
-            memset(to + i - start, 0, n * sizeof(float));
-        i += n;
+            memset(to + i, 0, piece * sizeof(float));
+        i += piece;
     }
+    return n;
 }
 
 /* Numbers the rows whose result is wanted and whose inputs this process holds; returns how many there are. */
@@ -369,18 +407,16 @@ static int add_mora(const struct slots *a, const struct geometry *g, const num *
     long side = g->side, s_width = up(side, STEP), z_width = up(side, W);
     long start = a->outputs_start, stop = least(start + a->outputs, g->written);
     if (start >= stop) return 1;
-    long columns = TOKENS > COLUMNS ? TOKENS : COLUMNS, x_size = a->k + g->blocks * side + side;
-    if (columns < g->rows) columns = g->rows;
+    long columns = g->rows > COLUMNS ? g->rows : COLUMNS, x_size = a->k + (g->blocks + 1) * side;
     struct scratch t;
-    if (!take(&t, x_size, side + STEP, columns * z_width, stop - start, columns * s_width, g->rows)) return 0;
+    if (!take(&t, x_size, side + STEP, columns * z_width, stop - start + W, columns * s_width, g->rows)) return 0;
     int rows = choose_rows(t.column, a, g, start, stop);
     if (!rows) return 1;
 
     long from = 0, to = side; /* rows of M: one run of them where the outputs need no more */
     if (g->outputs_grouped) {
-        long length = a->d / side, longer = a->d % side, cut = longer * (length + 1);
-        from = start < cut ? start / (length + 1) : longer + (start - cut) / length;
-        to = 1 + (stop - 1 < cut ? (stop - 1) / (length + 1) : longer + (stop - 1 - cut) / length);
+        from = group_of(start, side, a->d);
+        to = group_of(stop - 1, side, a->d) + 1;
     } else if (start % side + stop - start <= side) {
         from = start % side;
         to = from + stop - start;
@@ -399,8 +435,8 @@ static int add_mora(const struct slots *a, const struct geometry *g, const num *
         }
         product(t.z, z_width, m, side, from, to, t.factors, s_width, count * rows, ahead);
         for (long n = 0; n < count; n++) {
-            spread(t.spread, t.z + n * rows * z_width, z_width, t.column, g, start, stop, a->d);
-            add_all(y + order[n] * y_width, t.spread, stop - start, ahead);
+            long period = spread(t.spread, t.z + n * rows * z_width, z_width, t.column, g, start, stop, a->d);
+            add_all(y + order[n] * y_width, t.spread, stop - start, period, ahead);
         }
     }
     return 1;
@@ -425,7 +461,7 @@ static int add_lora(const struct slots *a, long rank, const num *m, const int64_
                 for (long j = 0; j < rank; j++) sum += t.z[n * z_width + j] * widen(B + j * d + i);
                 store(t.spread + i, sum);
             }
-            add_all(y + order[n] * y_width, t.spread, d, ahead);
+            add_all(y + order[n] * y_width, t.spread, d, d, ahead);
         }
     }
     return 1;
@@ -439,7 +475,8 @@ static struct ahead next_slot(const struct slots *a, long slot) {
     return (struct ahead){(const char *)m, (const char *)(m + size)};
 }
 
-/* y[token] += adapter(x[token]) for each run of tokens; rows are `width` numbers apart. 0: no memory, y is untouched. */
+/* y[token] += adapter(x[token]) for each run of tokens; rows of y and x are `width` numbers apart. Returns how many of
+ * the runs are done: all, unless there is no memory. */
 int add_adapters(const struct slots *a, const struct step *step, num *y, int64_t y_width, const num *x,
                  int64_t x_width) {
     for (long i = 0; i < step->runs_count; i++) {

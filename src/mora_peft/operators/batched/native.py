@@ -80,6 +80,11 @@ def add_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> bool:
     return layer.kernel(layer.address, step.for_native.address, y.data_ptr(), y_width, x.data_ptr(), x_width) == 1
 
 
+def available(dtype: torch.dtype) -> bool:
+    """Whether this machine has the kernel for `dtype`; it is compiled if it was not yet."""
+    return _kernel(dtype) is not None
+
+
 @cache
 def _kernel(dtype: torch.dtype):
     """`add_adapters` of native.c for a dtype; None where it is switched off, or cannot be had, which is logged once."""
@@ -87,7 +92,7 @@ def _kernel(dtype: torch.dtype):
         return None
     try:
         function = ctypes.CDLL(str(_library(DTYPES[dtype]))).add_adapters
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         logging.getLogger(__name__).warning(
             "The CPU kernel for adapters could not be compiled, so a slower path is used: %s",
             getattr(error, "stderr", None) or error,

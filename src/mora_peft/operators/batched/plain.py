@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,16 +16,15 @@ if TYPE_CHECKING:
 
 def add_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> Tensor:
     """`add_adapters_` by the operators' own compress and decompress, and one batched product for all like runs."""
-
-    def alike(run: Run) -> tuple:
-        return str(slots.contents[run.slot]), hash(slots.contents[run.slot]), run.stop - run.start, run.slot
-
-    runs = [run for run in step.runs if run.slot < slots.count and slots.contents[run.slot] is not None]
-    for _, group in groupby(sorted(runs, key=alike), key=lambda run: alike(run)[:-1]):
-        group = list(group)
-        tokens = torch.cat([step.order[run.start : run.stop] for run in group])
-        apply = _mora if isinstance(slots.contents[group[0].slot], Operator) else _lora
-        y.index_add_(0, tokens, apply(x[tokens], slots, [run.slot for run in group]).to(y.dtype))
+    alike: dict[tuple, list[Run]] = {}
+    for run in step.runs:
+        content = slots.contents[run.slot] if run.slot < slots.count else None
+        if content is not None:
+            alike.setdefault((content, run.stop - run.start), []).append(run)
+    for (content, _), runs in alike.items():
+        tokens = torch.cat([step.order[run.start : run.stop] for run in runs])
+        apply = _mora if isinstance(content, Operator) else _lora
+        y.index_add_(0, tokens, apply(x[tokens], slots, [run.slot for run in runs]).to(y.dtype))
     return y
 
 
@@ -38,7 +36,8 @@ def _mora(x: Tensor, slots: Slots, indices: list[int]) -> Tensor:
     rows = s.to(slots.buffer.dtype).reshape(len(indices), -1, operator.r_hat)
     together = indices[-1] - indices[0] == len(indices) - 1
     M = slots.matrices(slice(indices[0], indices[-1] + 1) if together else indices)
-    out = operator.decompress(torch.bmm(rows, M.transpose(1, 2)).float().view(s.shape))
+    products = torch.bmm(M, rows.transpose(1, 2)).transpose(1, 2)  # M first: it need not lie densely to be read once
+    out = operator.decompress(products.float().reshape(s.shape))
     return out[:, slots.outputs.start : slots.outputs.stop]
 
 

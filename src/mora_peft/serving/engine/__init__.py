@@ -8,8 +8,8 @@ def install() -> None:
     global _installed
     if _installed:
         return
-    from . import answers, layers, loading, steps
+    from . import answers, faults, layers, loading, steps
 
-    for part in (layers, loading, steps, answers):
+    for part in (layers, loading, steps, faults, answers):
         part.install()
     _installed = True

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from vllm.config import get_current_vllm_config
+from vllm.forward_context import get_forward_context, is_forward_context_available
 from vllm.lora import utils
 from vllm.lora.layers import (
     ColumnParallelLinearWithLoRA,
@@ -17,6 +19,7 @@ from vllm.lora.layers import (
     RowParallelLinearWithLoRA,
 )
 from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVParallelLinear
+from vllm.utils.torch_utils import LayerNameType, _encode_layer_name, _resolve_layer_name, direct_register_custom_op
 
 from mora_peft.operators import Operator
 from mora_peft.operators.batched import Slots, add_adapters_
@@ -33,27 +36,18 @@ class Pair:
         return self
 
 
-@dataclass(frozen=True)
-class Part:
-    """A stretch of a layer's outputs, and the adapters of it.
-
-    `member` tells which of the layer's adapters they are: vLLM packs q, k and v, or gate and up, in one layer.
-    `columns` are the outputs of this process that they add to; `slots` knows the layer that they were trained for.
-    """
-
-    member: int
-    columns: slice
-    slots: Slots
-
-
 class WithSlots:
     """Put before one of vLLM's classes for a linear layer with LoRA: keeps adapters in `Slots`.
 
     On a CPU the slots hold LoRAs too. Elsewhere LoRA stays with vLLM's own buffers and kernels.
     """
 
-    parts: list[Part]
-    #: (k, d) of the whole linear layer, for each adapter that this layer takes.
+    #: The adapters of each stretch of this process's outputs, from the first output on, and how many outputs it has.
+    slots: list[Slots]
+    widths: list[int]
+    #: Which of the layer's adapters each stretch takes: vLLM packs q, k and v, or gate and up, in one layer.
+    members: list[int]
+    #: (k, d) of the whole linear layer, for each of the layer's adapters.
     shapes: list[tuple[int, int]]
 
     @classmethod
@@ -74,27 +68,29 @@ class WithSlots:
     def create_lora_weights(self, max_loras: int, lora_config: Any, model_config: Any = None) -> None:
         """Make room for `max_loras` adapters of up to `lora_config.max_lora_rank`."""
         self.lora_config = lora_config
+        self.name = f"{self.base_layer.prefix}.mora"
+        get_current_vllm_config().compilation_config.static_forward_context[self.name] = self
         self.owns_lora = self.device.type == "cpu"
         rank, dtype = lora_config.max_lora_rank, lora_config.lora_dtype
-        self.parts, shapes, start = [], {}, 0
-        for member, k, d, inputs, outputs in _shares(self):
-            slots = Slots(k, d, max_loras, rank, dtype, self.device, inputs=inputs, outputs=outputs)
-            self.parts.append(Part(member, slice(start, start + len(outputs)), slots))
-            shapes[member] = k, d
-            start += len(outputs)
-        self.shapes = list(shapes.values())
+        self.members, shapes, inputs, outputs = zip(*_shares(self), strict=True)
+        self.widths = [len(held) for held in outputs]
+        self.shapes = list(dict(zip(self.members, shapes, strict=True)).values())
+        self.slots = [
+            Slots(k, d, max_loras, rank, dtype, self.device, inputs=ins, outputs=outs)
+            for (k, d), ins, outs in zip(shapes, inputs, outputs, strict=True)
+        ]
         if self.owns_lora:
             # vLLM reads shapes and dtype off these, for the adapters that it warms up with; they hold no memory.
             self.lora_a_stacked = tuple(torch.empty(1, 1, rank, k, dtype=dtype, device="meta") for k, _ in self.shapes)
             self.lora_b_stacked = tuple(torch.empty(1, 1, d, rank, dtype=dtype, device="meta") for _, d in self.shapes)
-            self.output_slices = tuple(part.columns.stop - part.columns.start for part in self.parts)
+            self.output_slices = tuple(self.widths)
         else:
             super().create_lora_weights(max_loras, lora_config, model_config)
 
     def reset_lora(self, index: int) -> None:
         """Leave slot `index` without an adapter."""
-        for part in self.parts:
-            part.slots.clear(index)
+        for slots in self.slots:
+            slots.clear(index)
         if not self.owns_lora:
             super().reset_lora(index)
 
@@ -105,47 +101,61 @@ class WithSlots:
         self.reset_lora(index)
         if not is_mora and not self.owns_lora:
             return super().set_lora(index, lora_a, lora_b)
-        for part in self.parts:
-            first, second = firsts[part.member], seconds[part.member]
+        for member, slots in zip(self.members, self.slots, strict=True):
+            first, second = firsts[member], seconds[member]
             if first is None:
                 continue
             if is_mora:
-                part.slots.put_mora(index, second.operator, first)
+                slots.put_mora(index, second.operator, first)
             else:
-                part.slots.put_lora(index, first, second)
+                slots.put_lora(index, first, second)
 
     def _apply_lora_to_output(self, x: Tensor, output: Tensor) -> Tensor:
         if not self.owns_lora:
             output = super()._apply_lora_to_output(x, output)
-        step = self.punica_wrapper.step
-        if step is None:  # before the first step, while vLLM measures the model
-            return output
-        rows = output.flatten(0, -2) if output.ndim != 2 else output
-        x = x.flatten(0, -2) if x.ndim != 2 else x
-        for part in self.parts:
-            add_adapters_(rows[:, part.columns], x, part.slots, step)
+        rows = output if output.ndim == 2 else output.flatten(0, -2)
+        x = x if x.ndim == 2 else x.flatten(0, -2)
+        if torch.compiler.is_compiling() and is_forward_context_available():
+            torch.ops.vllm.mora_add_adapters(rows, x, _encode_layer_name(self.name))
+        else:
+            self.add_adapters(rows, x)
         return output
 
+    def add_adapters(self, rows: Tensor, x: Tensor) -> None:
+        """rows (T, outputs held) += the adapters of this step applied to x (T, inputs held)."""
+        step = self.punica_wrapper.step
+        if step is not None:
+            for slots, columns in zip(self.slots, rows.split_with_sizes(self.widths, 1), strict=True):
+                add_adapters_(columns, x, slots, step)
 
-def _shares(layer: Any) -> Iterator[tuple[int, int, int, range | None, range]]:
-    """(member, k, d, inputs, outputs) of each part of `layer`: its adapter, and what this process holds of it."""
+
+def mora_add_adapters(rows: torch.Tensor, x: torch.Tensor, layer_name: LayerNameType) -> None:
+    """`WithSlots.add_adapters` as one opaque operation of a compiled graph, which finds its layer by name."""
+    get_forward_context().no_compile_layers[_resolve_layer_name(layer_name)].add_adapters(rows, x)
+
+
+def _nothing(rows: torch.Tensor, x: torch.Tensor, layer_name: LayerNameType) -> None:
+    """What a compiler needs to know of it: it returns nothing."""
+
+
+def _shares(layer: Any) -> Iterator[tuple[int, tuple[int, int], range | None, range]]:
+    """(member, (k, d), inputs, outputs) of each stretch: its adapter, and what this process holds of its layer."""
     base, shard = layer.base_layer, layer.tp_rank
     if isinstance(layer, RowParallelLinearWithLoRA):
         width = base.input_size_per_partition
         inputs = range(shard * width, (shard + 1) * width)
-        yield 0, base.input_size, base.output_size, inputs, range(base.output_size)
+        yield 0, (base.input_size, base.output_size), inputs, range(base.output_size)
         return
-    pieces = list(_pieces(base, shard))
+    k, pieces = base.input_size, list(_pieces(base, shard))
     if isinstance(layer, MergedColumnParallelLinearWithLoRA):
         for member, (d, width, shard) in enumerate(pieces):
-            yield member, base.input_size, d, None, range(shard * width, (shard + 1) * width)
+            yield member, (k, d), None, range(shard * width, (shard + 1) * width)
         return
-    d = sum(whole for whole, _, _ in pieces)
+    d, start = sum(whole for whole, _, _ in pieces), 0
     if all(whole == width for whole, width, _ in pieces):
         pieces = [(d, d, 0)]
-    start = 0
-    for whole, width, shard in pieces:
-        yield 0, base.input_size, d, None, range(start + shard * width, start + (shard + 1) * width)
+    for whole, width, shard in pieces:  # pieces of one matrix, each of them shared out
+        yield 0, (k, d), None, range(start + shard * width, start + (shard + 1) * width)
         start += whole
 
 
@@ -181,4 +191,5 @@ CLASSES = tuple(
 
 def install() -> None:
     """Offer these classes to vLLM before its own; those stay for what these leave to them."""
+    direct_register_custom_op("mora_add_adapters", mora_add_adapters, mutates_args=["rows"], fake_impl=_nothing)
     utils._all_lora_classes = CLASSES + tuple(utils._all_lora_classes)

@@ -2,32 +2,48 @@
 
 from typing import Any
 
+import torch
 from vllm.lora.punica_wrapper import PunicaWrapperBase
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
 from mora_peft.operators.batched import Step
 
+from .faults import add_or_note
+
 
 def install() -> None:
     """Arrange every step for our layers, and spare vLLM a copy of its registry per adapter and step."""
-    PunicaWrapperBase.step = None
-    update, apply_adapters = PunicaWrapperBase._update_base_metadata, LRUCacheWorkerLoRAManager._apply_adapters
+    create, update = PunicaWrapperBase.__init__, PunicaWrapperBase._update_base_metadata
+
+    def __init__(self: PunicaWrapperBase, *args: Any, **options: Any) -> None:
+        create(self, *args, **options)
+        self.step = None
+        if torch.device(self.device).type != "cpu":
+            # A CUDA graph has no branches and keeps addresses: one step for ever, whose numbers change in place.
+            self.step = Step(torch.full_like(self._token_lora_indices, -1, dtype=torch.int32))
 
     def _update_base_metadata(self: PunicaWrapperBase, *args: Any) -> None:
         update(self, *args)
-        self.step = Step(self.token_lora_indices)
+        found = self.token_lora_indices
+        if found.device.type == "cpu":
+            step = Step(found)
+            self.step = step if step.runs else None
+        else:
+            self.step.slots[: len(found)].copy_(found)
+            self.step.slots[len(found) :].fill_(-1)
 
     def _apply_adapters(self: LRUCacheWorkerLoRAManager, requests: set[Any]) -> None:
-        manager, absent = self._adapter_manager, set()
+        manager, absent = self._adapter_manager, []
         for request in requests:
             if request.load_inplace or request.lora_int_id not in manager._registered_adapters:
-                absent.add(request)
+                absent.append(request)
             else:
                 # Both touch it, so that what is in use is the last to be dropped.
                 manager.get_adapter(request.lora_int_id)
                 manager.activate_adapter(request.lora_int_id)
-        if absent:
-            apply_adapters(self, absent)
+        for request in absent:
+            add_or_note(self, request)
 
+    PunicaWrapperBase.__init__ = __init__
     PunicaWrapperBase._update_base_metadata = _update_base_metadata
     LRUCacheWorkerLoRAManager._apply_adapters = _apply_adapters

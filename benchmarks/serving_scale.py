@@ -1,0 +1,170 @@
+"""What remains of a server's throughput when the same requests are spread over 2,000 adapters instead of 5.
+
+`python benchmarks/serving_scale.py PART [--folder FOLDER] [--many N] [--repeats N]` writes
+benchmarks/results/serving_scale/PART.json. The parts stand for themselves and can be run at any time:
+
+    rotation, sharing   MoRA through `mora serve`
+    lora                LoRA at the same r through `mora serve`
+    stock-lora          LoRA through vLLM alone, with its own resolver
+    converted           sharing MoRA as the exact LoRA that it is, through vLLM alone; 5 adapters only
+    peft                MoRA in one process by PEFT: one adapter at a time, requests of the same one together
+
+The workload is that of `mora bench serve`, after the S-LoRA paper, with its lengths scaled to one CPU thread; requests
+come faster than they can be served, as they do there. A server gets 2,000 adapters in its folder; they are asked for
+cold first; then all are loaded once, and 5 and 2,000 take turns. The adapters (5 MB each) are made in FOLDER and kept.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import _common  # first: sets the number of threads
+from _adapters import MODEL, make
+
+from mora_peft.recipes.serving.bench import summary
+from mora_peft.recipes.serving.launch import Machine, ServeConfig, prepare
+from mora_peft.recipes.serving.server import free_port, running
+from mora_peft.recipes.serving.trace import Laws, draw_trace
+
+FEW, MANY = 5, 2000
+RATE, SECONDS = 6.0, 120.0
+LENGTHS = (8, 64)
+#: Requests that run at once, and as many slots for adapters.
+BATCH = 32
+#: Ways to serve that take so much longer get the first seconds of the workload only.
+SHORT = {"converted": 10.0, "peft": 20.0}
+
+
+def main(part: str, folder: Path, many: int, repeats: int) -> None:
+    seconds = SHORT.get(part, SECONDS)
+    if part == "converted":
+        many = FEW
+    kind = {"stock-lora": "lora", "peft": "rotation"}.get(part, part)
+    adapters = make(folder, kind, many)
+    measure = with_peft if part == "peft" else with_server
+    found = measure(part, adapters, many, repeats, seconds)
+    warm = [run for run in found["runs"] if not run["cold"]]
+    rates = {count: [run["requests_per_second"] for run in warm if run["adapters"] == count] for count in (FEW, many)}
+    found["requests_per_second"] = {count: statistics.median(values) for count, values in rates.items()}
+    if many != FEW:
+        found["remaining"] = statistics.median(b / a for a, b in zip(rates[FEW], rates[many], strict=True))
+    found["workload"] = {"rate": RATE, "seconds": seconds, "alpha": 1.0, "cv": 1.0, "lengths": LENGTHS, "batch": BATCH}
+    _common.save(f"serving_scale/{part}", found)
+
+
+def with_server(part: str, adapters: Path, many: int, repeats: int, seconds: float) -> dict:
+    """The runs against a server that has `many` adapters: cold, and then in turns."""
+    stock = part in ("stock-lora", "converted")
+    port = free_port()
+    vllm = ["--port", str(port), "--max-model-len", "256", "--max-num-seqs", str(BATCH), "--max-loras", str(BATCH)]
+    vllm += ["--max-cpu-loras", str(max(many, BATCH)), "--no-enable-log-requests", "--enforce-eager"]
+    command, environment = prepare(ServeConfig(MODEL, str(adapters), vllm=vllm), os.environ, Machine.here())
+    if stock:
+        environment |= {
+            "VLLM_PLUGINS": "lora_filesystem_resolver",
+            "VLLM_LORA_RESOLVER_CACHE_DIR": str(adapters),
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        }
+    environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    runs = []
+    with running(command, port, adapters.parent / f"{part}.log", environment) as url:
+        before = resident()
+        if many != FEW:
+            runs.append({"cold": True, **bench(url, adapters, many, seconds)})
+        bench(url, adapters, many, 1.0, "--warmup")
+        after = resident()
+        for _ in range(repeats):
+            runs += [{"cold": False, **bench(url, adapters, count, seconds)} for count in dict.fromkeys((FEW, many))]
+    return {"runs": runs, "resident_bytes": {"started": before, "all_loaded": after}}
+
+
+def bench(url: str, adapters: Path, count: int, seconds: float, *words: str) -> dict:
+    """What `mora bench serve` measures with the first `count` adapters."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "found.json"
+        command = [sys.executable, "-m", "mora_peft.cli.main", "bench", "serve", "--url", url, "--output", str(output)]
+        command += ["--adapters", str(adapters), "--count", str(count), "--rate", str(RATE), "--duration", str(seconds)]
+        lengths = json.dumps(LENGTHS)
+        subprocess.run([*command, "--input_range", lengths, "--output_range", lengths, *words], check=True)
+        return {"adapters": count, **json.loads(output.read_text())["results"]}
+
+
+def resident() -> int:
+    """Bytes of memory that the server's processes hold."""
+    import psutil
+
+    return sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
+
+
+def with_peft(part: str, adapters: Path, many: int, repeats: int, seconds: float) -> dict:
+    """The runs without a server: the oldest request's adapter is put on, and all that wait for it are answered."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL, padding_side="left")
+    tokenizer.pad_token = tokenizer.eos_token
+    base = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16)
+    model = PeftModel.from_pretrained(base, str(adapters / "0000"), adapter_name="a0").eval()
+    runs = []
+    for _ in range(repeats):
+        for count in (FEW, many):
+            laws = Laws(int(RATE * seconds), RATE, 1.0, 1.0, LENGTHS, LENGTHS)
+            trace = draw_trace(laws, count, seed=0)
+            outcomes = answered(model, tokenizer, adapters, trace)
+            runs.append({"cold": False, "adapters": count, **summary(outcomes, trace, slo=6.0)})
+    return {"runs": runs}
+
+
+def answered(model, tokenizer, adapters: Path, trace: list) -> list:
+    """The outcomes of a trace in PEFT's hands, with at most BATCH adapters in memory."""
+    import time
+
+    import torch
+
+    from mora_peft.recipes.serving.client import Outcome
+
+    outcomes, waiting, arrived, start = {}, [], 0, time.perf_counter()
+    while len(outcomes) < len(trace):
+        now = time.perf_counter() - start
+        while arrived < len(trace) and trace[arrived].at <= now:
+            waiting.append(arrived)
+            arrived += 1
+        if not waiting:
+            time.sleep(max(trace[arrived].at - now, 0))
+            continue
+        place = trace[waiting[0]].adapter
+        batch = [number for number in waiting if trace[number].adapter == place][:BATCH]
+        waiting = [number for number in waiting if number not in batch]
+        name = f"a{place}"
+        if name not in model.peft_config:
+            if len(model.peft_config) == BATCH:
+                model.delete_adapter(next(other for other in model.peft_config if other != model.active_adapter))
+            model.load_adapter(str(adapters / f"{place:04d}"), adapter_name=name)
+        model.set_adapter(name)
+        prompts = tokenizer([trace[number].prompt for number in batch], return_tensors="pt", padding=True)
+        tokens = max(trace[number].output_tokens for number in batch)
+        with torch.inference_mode():
+            model.generate(**prompts, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
+        end = time.perf_counter() - start
+        for number in batch:
+            # Answers come whole: the first token is there with the last.
+            took = end - trace[number].at
+            outcomes[number] = Outcome(took, took, len(trace[number].prompt.split()), trace[number].output_tokens)
+    return [outcomes[number] for number in range(len(trace))]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("part", choices=["rotation", "sharing", "lora", "stock-lora", "converted", "peft"])
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "mora-adapters")
+    parser.add_argument("--many", type=int, default=MANY)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    main(options.part, options.folder, options.many, options.repeats)
