@@ -6,7 +6,7 @@ import torch
 from mora_peft.operators import make_operator
 
 
-def test_compiled_layer_is_one_operation(environment, base_folder, monkeypatch):
+def test_compiled_layer_is_one_operation(environment, tmp_path):
     """The compiled graph sees adapters that come later, and gives what the layer gives without a compiler."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
     from vllm.config import VllmConfig, set_current_vllm_config
@@ -29,7 +29,7 @@ def test_compiled_layer_is_one_operation(environment, base_folder, monkeypatch):
     k, widths = 24, [20, 12]
     config, loras = VllmConfig(), LoRAConfig(max_loras=2, max_lora_rank=8, lora_dtype=torch.float32)
     with set_current_vllm_config(config):
-        init_distributed_environment(1, 0, "tcp://127.0.0.1:29561", 0, backend="gloo")
+        init_distributed_environment(1, 0, f"file://{tmp_path}/store", 0, backend="gloo")
         ensure_model_parallel_initialized(1, 1)
         base = MergedColumnParallelLinear(k, widths, bias=False, params_dtype=torch.float32, prefix="gate_up")
         W = base.weight.data.normal_().clone()

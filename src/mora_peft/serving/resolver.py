@@ -31,6 +31,10 @@ class FolderResolver(LoRAResolver):
         self._found[lora_name] = str(folder), folders.fingerprint(self.root / lora_name)
         return LoRARequest(lora_name=lora_name, lora_int_id=1, lora_path=str(folder))
 
+    def has_found(self, name: str) -> bool:
+        """Whether an adapter of that name was found here, now or before."""
+        return name in self._found
+
     def is_current(self, request: LoRARequest) -> bool:
         """Whether the files behind an adapter are as they were when it was found; True if it was not found here."""
         path, seen = self._found.get(request.lora_name, (None, None))
@@ -60,6 +64,6 @@ class CurrentRequests(dict[str, LoRARequest]):
 
     def listed(self, most: int) -> list[LoRARequest]:
         """The adapters to tell of: all that were loaded on demand, and the last `most` that were found by name."""
-        found = [name for name, request in self.items() if name in self.resolver._found]
+        found = [name for name, request in self.items() if self.resolver.has_found(name)]
         hidden = set(found[: max(len(found) - most, 0)])
         return [request for name, request in self.items() if name not in hidden]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Set to 0, it leaves the work to the plain path.
 SWITCH = "MORA_NATIVE"
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "vectors.h")]
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-w")
 #: NUM of native.c.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -77,7 +77,9 @@ def add_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> bool:
     y_width, y_step = y.stride()
     if x_step != 1 or y_step != 1:
         return False
-    return layer.kernel(layer.address, step.for_native.address, y.data_ptr(), y_width, x.data_ptr(), x_width) == 1
+    if not layer.kernel(layer.address, step.for_native.address, y.data_ptr(), y_width, x.data_ptr(), x_width):
+        raise MemoryError("There is no memory for the adapters' scratch.")
+    return True
 
 
 def available(dtype: torch.dtype) -> bool:
@@ -109,7 +111,13 @@ def _library(num: int) -> Path:
     if compiler is None:
         raise FileNotFoundError("there is no C compiler; install gcc or clang, or set CC")
     flags = (*FLAGS, f"-DNUM={num}")
-    made_of = (SOURCE.read_bytes(), os.path.realpath(compiler), flags, platform.machine(), _processor())
+    made_of = (
+        *(source.read_bytes() for source in SOURCES),
+        os.path.realpath(compiler),
+        flags,
+        platform.machine(),
+        _processor(),
+    )
     name = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mora_peft"
     library = folder / f"native-{name}.so"
@@ -117,7 +125,7 @@ def _library(num: int) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as workshop:
             made = Path(workshop) / library.name
-            command = [*compiler.split(), *flags, "-o", str(made), str(SOURCE)]
+            command = [*compiler.split(), *flags, "-o", str(made), str(SOURCES[0])]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
             os.replace(made, library)
     return library

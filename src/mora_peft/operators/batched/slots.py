@@ -52,6 +52,8 @@ class Slots:
         self.k, self.d, self.count, self.max_rank = k, d, count, max_rank
         self.inputs = _part("inputs", inputs, k)
         self.outputs = _part("outputs", outputs, d)
+        #: The columns of x and y.
+        self.widths = len(self.inputs), len(self.outputs)
         #: Numbers that an adapter may have.
         self.room = max(max_rank * (k + d), r_hat_for(k, d, max_rank, cap=False) ** 2)
         #: (count, capacity) numbers of all slots.
@@ -163,6 +165,8 @@ class Step:
     def __init__(self, slots_of_tokens: Tensor) -> None:
         #: (T,) int32.
         self.slots = slots_of_tokens.to(torch.int32)
+        #: T.
+        self.size = len(self.slots)
 
     @cached_property
     def order(self) -> Tensor:
@@ -197,12 +201,13 @@ def add_adapters_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> Tensor:
     Raises:
         ValueError: x, y or the step are not of this layer's size.
     """
-    if x.shape[1] != len(slots.inputs) or y.shape[1] != len(slots.outputs) or not len(step.slots) <= len(x) <= len(y):
+    (size, inputs), (room, outputs) = x.shape, y.shape
+    if (inputs, outputs) != slots.widths or not step.size <= size <= room:
         raise ValueError(
-            f"For {len(step.slots)} tokens and a layer of {len(slots.inputs)} inputs, {len(slots.outputs)} outputs, "
+            f"For {step.size} tokens and a layer of {slots.widths[0]} inputs, {slots.widths[1]} outputs, "
             f"x has the shape {tuple(x.shape)} and y {tuple(y.shape)}."
         )
-    if y.device.type == "cpu":
+    if y.is_cpu:
         if step.runs and not native.add_(y, x, slots, step):
             plain.add_(y, x, slots, step)
         return y
