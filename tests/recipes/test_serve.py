@@ -95,6 +95,8 @@ def test_an_option_of_the_user_wins(tiny_model, folder):
 def test_more_slots_keep_more_adapters(tiny_model, folder):
     found, _ = options(ServeConfig(tiny_model, str(folder), vllm=["--max-loras", "4000"]))
     assert int(found["max-cpu-loras"][0]) >= 4000
+    with pytest.raises(UserError, match="--max-loras must be a whole number"):
+        options(ServeConfig(tiny_model, str(folder), vllm=["--max-loras", "many"]))
 
 
 def test_adapters_in_memory_stay_within_half_of_it(tiny_model, tmp_path):

@@ -71,12 +71,10 @@ def server(base, expected, tmp_path_factory):
         yield url
 
 
-def test_each_adapter_answers_as_in_transformers(server, base, expected):
+def test_each_adapter_answers_as_in_transformers(server, expected):
     from openai import OpenAI
-    from transformers import AutoTokenizer
 
-    tokenizer, (_, answers) = AutoTokenizer.from_pretrained(base), expected
-    client = OpenAI(base_url=f"{server}/v1", api_key="none")
+    client, answers = OpenAI(base_url=f"{server}/v1", api_key="none"), expected[1]
     assert len({tuple(tokens) for tokens in answers.values()}) == 3
     for name, tokens in answers.items():
         found = client.completions.create(
@@ -84,9 +82,9 @@ def test_each_adapter_answers_as_in_transformers(server, base, expected):
             prompt="Where was Ivo Wellund born?",
             max_tokens=8,
             temperature=0,
-            extra_body={"ignore_eos": True},
+            extra_body={"ignore_eos": True, "return_token_ids": True},  # tokens are bytes, and not all are text
         )
-        assert found.choices[0].text == tokenizer.decode(tokens, skip_special_tokens=True)
+        assert found.choices[0].token_ids == tokens
 
 
 def test_the_python_of_the_page_runs(server):
@@ -120,8 +118,6 @@ def test_only_this_machine_can_ask(server):
 
 def test_an_error_of_vllm_is_the_exit_code(base):
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    command = [sys.executable, "-m", "mora_peft.cli.main", "serve", str(base), "--max-loras", "many"]
+    command = [sys.executable, "-m", "mora_peft.cli.main", "serve", str(base), "--no-such-option"]
     ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 2 and "--max-loras must be a whole number" in ended.stderr
-    ended = subprocess.run([*command[:-2], "--no-such-option"], capture_output=True, text=True)
     assert ended.returncode == 2 and "--no-such-option" in ended.stderr

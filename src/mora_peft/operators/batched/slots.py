@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import NamedTuple
 
@@ -70,6 +71,11 @@ class Slots:
     def capacity(self) -> int:
         """Numbers from one slot's start to the next one's."""
         return self.buffer.shape[1]
+
+    @property
+    def largest_side(self) -> int:
+        """The side of the largest M that a slot can hold."""
+        return math.isqrt(self.room)
 
     @cached_property
     def for_native(self) -> native.Layer:
@@ -160,6 +166,7 @@ class Step:
 
     Args:
         slots_of_tokens: (T,) integers, -1 for no adapter, on the device of the layers. Rows of x beyond T have none.
+            On a GPU T may be more than x has rows: a CUDA graph keeps one step, whose numbers change in place.
     """
 
     def __init__(self, slots_of_tokens: Tensor) -> None:
@@ -202,7 +209,7 @@ def add_adapters_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> Tensor:
         ValueError: x, y or the step are not of this layer's size.
     """
     (size, inputs), (room, outputs) = x.shape, y.shape
-    if (inputs, outputs) != slots.widths or not step.size <= size <= room:
+    if (inputs, outputs) != slots.widths or size > room or (y.is_cpu and step.size > size):
         raise ValueError(
             f"For {step.size} tokens and a layer of {slots.widths[0]} inputs, {slots.widths[1]} outputs, "
             f"x has the shape {tuple(x.shape)} and y {tuple(y.shape)}."

@@ -8,8 +8,8 @@ def install() -> None:
     global _installed
     if _installed:
         return
-    from . import answers, faults, layers, loading, steps
+    from . import answers, faults, layers, loading, names, steps
 
-    for part in (layers, loading, steps, faults, answers):
+    for part in (layers, loading, steps, faults, answers, names):
         part.install()
     _installed = True
