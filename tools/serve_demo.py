@@ -8,6 +8,7 @@ server. It ends with 1 where an adapter does not give the answers that it was ta
 import argparse
 import csv
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--output", default="runs/serve-demo", help="folder to write to (default: %(default)s)")
     options = parser.parse_args()
     output = Path(options.output)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill, too, must not leave the server behind
     try:
         train_all(options.model, output)
         port = free_port()

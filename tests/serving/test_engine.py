@@ -114,6 +114,7 @@ def test_adapter_that_vanished_fails_alone(engine, base_model, adapters, tmp_pat
 
 def test_tensor_parallel(environment, tmp_path):
     """Two processes, each with half of the layers, and one key-value head that both hold."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(
         hidden_size=128,

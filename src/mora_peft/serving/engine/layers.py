@@ -98,17 +98,18 @@ class WithSlots:
         """Put an adapter into slot `index`: A and B of a LoRA, or M and its `Pair`; lists of them for packed layers."""
         firsts, seconds = (lora_a, lora_b) if isinstance(lora_a, list) else ([lora_a], [lora_b])
         is_mora = any(isinstance(second, Pair) for second in seconds)
-        self.reset_lora(index)
-        if not is_mora and not self.owns_lora:
-            return super().set_lora(index, lora_a, lora_b)
         for member, slots in zip(self.members, self.slots, strict=True):
             first, second = firsts[member], seconds[member]
-            if first is None:
-                continue
-            if is_mora:
+            if first is None or not (is_mora or self.owns_lora):
+                slots.clear(index)
+            elif is_mora:
                 slots.put_mora(index, second.operator, first)
             else:
                 slots.put_lora(index, first, second)
+        if not self.owns_lora and is_mora:
+            super().reset_lora(index)
+        elif not self.owns_lora:
+            super().set_lora(index, lora_a, lora_b)
 
     def _apply_lora_to_output(self, x: Tensor, output: Tensor) -> Tensor:
         if not self.owns_lora:

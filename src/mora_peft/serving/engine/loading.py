@@ -62,9 +62,10 @@ def _fit(manager: LoRAModelManager, adapter: ServedAdapter, adapter_id: int) -> 
     config = manager.lora_config
     layers = {name: (module, member) for name, module, member in _layers(manager)}
     mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
+    mapper = mapper and mapper.get_rename_mapper()
     weights = {}
     for published, M in sorted(adapter.matrices.items()):
-        name = mapper.get_rename_mapper()._map_name(published) if mapper is not None else published
+        name = mapper._map_name(published) if mapper else published
         if name not in layers and manager.is_pooling_model and f"model.{name}" in layers:
             name = f"model.{name}"
         if name not in layers:
@@ -84,7 +85,8 @@ def _fit(manager: LoRAModelManager, adapter: ServedAdapter, adapter_id: int) -> 
                 f"{config.max_lora_rank}: start it with --max-lora-rank {r} or the next larger choice."
             )
         operator = adapter.operator_for(published, *module.shapes[member])
-        M = (M * adapter.scale_for(published)).to(config.lora_dtype)
+        scale = adapter.scale_for(published)
+        M = (M if scale == 1 else M * scale).to(config.lora_dtype)
         weights[name] = MoraLayerWeights(name, r, M, operator)
     return LoRAModel(adapter_id, adapter.config.r, weights)
 
