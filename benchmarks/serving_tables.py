@@ -16,7 +16,7 @@ COLUMNS = {
 
 
 def serving_table(folder: Path) -> str:
-    """A line a measurement, a column a way to serve; a dash where nothing was measured."""
+    """A line a measurement, a column a way to serve, as far as there are results; a dash where one is missing."""
     batch = _read(folder / "serving_batch.json")
     parts = {part: _read(folder / "serving_scale" / f"{part}.json") for _, part in COLUMNS.values()}
     lines = [["measured, one CPU thread", *COLUMNS]]
@@ -31,8 +31,10 @@ def serving_table(folder: Path) -> str:
         ("memory for each adapter loaded, MB", lambda found: _figure(_megabytes(found))),
     ):
         lines.append([label, *(cell(parts[part]) if parts[part] else "–" for _, part in COLUMNS.values())])
-    header, *rows = lines
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
+    lines = [line for line in lines if set(line[1:]) != {"–"}]
+    measured = [place for place in range(len(COLUMNS) + 1) if {line[place] for line in lines[1:]} != {"–"}]
+    header, *rows = [[line[place] for place in measured] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(measured), *rows))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

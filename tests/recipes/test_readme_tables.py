@@ -76,7 +76,7 @@ def test_a_study_without_a_place_or_without_results_is_named(folder):
         script.fill(README, folder / "one", [])
 
 
-def test_serving_has_a_column_for_each_way_and_a_dash_for_what_was_not_measured(tmp_path):
+def test_serving_has_a_column_for_each_way_that_was_measured_and_a_dash_for_what_is_missing(tmp_path):
     def part(few: float, many: float) -> dict:
         runs = [{"adapters": count, "cold": cold, "first_token_seconds": {"p50": 0.25}}
                 for count, cold in ((2000, True), (5, False), (2000, False))]  # fmt: skip
@@ -86,14 +86,17 @@ def test_serving_has_a_column_for_each_way_and_a_dash_for_what_was_not_measured(
 
     scale = tmp_path / "serving_scale"
     write(scale, [])
-    (tmp_path / "serving_batch.json").write_text(json.dumps({"results": {"over_base": {"plugin rotation": 0.95}}}))
+    (tmp_path / "serving_batch.json").write_text(
+        json.dumps({"results": {"over_base": {"plugin rotation": 0.95, "stock lora": 0.4}}})
+    )
     (scale / "rotation.json").write_text(json.dumps({"results": part(5.0, 4.75)}))
     readme = "<!-- results:serving:begin -->\n<!-- results:serving:end -->"
     table = script.fill(readme, tmp_path, []).splitlines()[1:-1]
     header, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
     rotation = [line[header.index("MoRA (rotation)")] for line in lines]
     assert rotation == ["0.95", "5.00", "4.75", "0.95", "0.25", "5.00"]
-    assert {cell for line in lines for cell in line[2:]} == {"–"}
+    assert header[2:] == ["LoRA, vLLM alone"]
+    assert [line[2] for line in lines] == ["0.40", "–", "–", "–", "–", "–"]
 
 
 def test_the_readme_holds_the_committed_results():
