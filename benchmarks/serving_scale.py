@@ -1,7 +1,8 @@
 """What remains of a server's throughput when the same requests are spread over 2,000 adapters instead of 5.
 
-`python benchmarks/serving_scale.py PART [--folder FOLDER] [--many N] [--repeats N]` writes
-benchmarks/results/serving_scale/PART.json. The parts stand for themselves and can be run at any time:
+`python benchmarks/serving_scale.py PART [--folder FOLDER] [--repeats N] [--seconds S] [--more]` writes
+benchmarks/results/serving_scale/PART.json; with `--more` it adds its runs to those that are there. The parts stand
+for themselves and can be run at any time:
 
     rotation, sharing   MoRA through `mora serve`
     lora                LoRA at the same r through `mora serve`
@@ -40,21 +41,36 @@ BATCH = 32
 SHORT = {"converted": 10.0, "peft": 20.0}
 
 
-def main(part: str, folder: Path, many: int, repeats: int) -> None:
-    seconds = SHORT.get(part, SECONDS)
+def main(part: str, folder: Path, many: int, repeats: int, seconds: float, more: bool) -> None:
+    seconds = min(seconds, SHORT.get(part, seconds))
     if part == "converted":
         many = FEW
+    workload = {"adapters": [FEW, many], "rate": RATE, "seconds": seconds, "alpha": 1.0, "cv": 1.0}
+    workload |= {"lengths": list(LENGTHS), "batch": BATCH}
     kind = {"stock-lora": "lora", "peft": "rotation"}.get(part, part)
     adapters = make(folder, kind, many)
     measure = with_peft if part == "peft" else with_server
     found = measure(part, adapters, many, repeats, seconds)
+    found["workload"] = workload
+    if more:
+        found["runs"] = earlier(part, workload) + found["runs"]
     warm = [run for run in found["runs"] if not run["cold"]]
     rates = {count: [run["requests_per_second"] for run in warm if run["adapters"] == count] for count in (FEW, many)}
     found["requests_per_second"] = {count: statistics.median(values) for count, values in rates.items()}
     if many != FEW:
         found["remaining"] = statistics.median(b / a for a, b in zip(rates[FEW], rates[many], strict=True))
-    found["workload"] = {"rate": RATE, "seconds": seconds, "alpha": 1.0, "cv": 1.0, "lengths": LENGTHS, "batch": BATCH}
     _common.save(f"serving_scale/{part}", found)
+
+
+def earlier(part: str, workload: dict) -> list[dict]:
+    """The runs that were written before, which must be of the same workload."""
+    path = _common.RESULTS / "serving_scale" / f"{part}.json"
+    if not path.is_file():
+        return []
+    results = json.loads(path.read_text())["results"]
+    if results["workload"] != workload:
+        raise SystemExit(f"{path} is of another workload, {results['workload']}: leave out --more to replace it.")
+    return results["runs"]
 
 
 def with_server(part: str, adapters: Path, many: int, repeats: int, seconds: float) -> dict:
@@ -166,5 +182,7 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "mora-adapters")
     parser.add_argument("--many", type=int, default=MANY)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time in which requests come")
+    parser.add_argument("--more", action="store_true", help="add to the runs that are written already")
     options = parser.parse_args()
-    main(options.part, options.folder, options.many, options.repeats)
+    main(options.part, options.folder, options.many, options.repeats, options.seconds, options.more)
