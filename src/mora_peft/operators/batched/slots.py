@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -218,9 +219,17 @@ def add_adapters_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> Tensor:
         if step.runs and not native.add_(y, x, slots, step):
             plain.add_(y, x, slots, step)
         return y
+    if not (y.is_cuda and _has_triton()):
+        plain.add_(y, x, slots, step)
+        return y
     from . import triton
 
     return triton.add_(y, x, slots, step)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _zeros(count: int, capacity: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
