@@ -33,7 +33,7 @@ from mora_peft.recipes.serving.server import free_port, running
 from mora_peft.recipes.serving.trace import Laws, draw_trace
 
 FEW, MANY = 5, 2000
-RATE, SECONDS = 6.0, 120.0
+RATE, SECONDS = 8.0, 60.0
 LENGTHS = (8, 64)
 #: Requests that run at once, and as many slots for adapters.
 BATCH = 32

@@ -95,8 +95,10 @@ class Slots:
             )
         if M.shape != (side, side):
             raise ValueError(f"M must have the shape ({side}, {side}), but has {tuple(M.shape)}.")
-        self._fill(index, MORA, operator.geometry, [M])
-        self.contents[index] = operator
+        self._fill(index, [M])
+        if self.contents[index] != operator:  # adapters of a server are mostly of one kind
+            self._describe(index, MORA, operator.geometry)
+            self.contents[index] = operator
 
     def put_lora(self, index: int, A: Tensor, B: Tensor) -> None:
         """Fill slot `index` with a LoRA: the whole A (r, k) and B (d, r), with the scaling in B.
@@ -112,8 +114,10 @@ class Slots:
             )
         A = A[:, self.inputs.start : self.inputs.stop]
         B = B[self.outputs.start : self.outputs.stop]
-        self._fill(index, LORA, Geometry(rank, 0, 0, 0, 0), [A, B.T])
-        self.contents[index] = rank
+        self._fill(index, [A, B.T])
+        if self.contents[index] != rank:
+            self._describe(index, LORA, Geometry(rank, 0, 0, 0, 0))
+            self.contents[index] = rank
 
     def clear(self, index: int) -> None:
         """Empty slot `index`: its tokens get no adapter, whatever numbers are left in the buffer."""
@@ -132,7 +136,7 @@ class Slots:
         A, B = self.buffer[index, : rank * (k + d)].split([rank * k, rank * d])
         return A.view(rank, k), B.view(rank, d)
 
-    def _fill(self, index: int, kind: int, geometry: Geometry, parts: list[Tensor]) -> None:
+    def _fill(self, index: int, parts: list[Tensor]) -> None:
         self._check(index)
         size = sum(part.numel() for part in parts)
         if size > self.room:
@@ -144,6 +148,8 @@ class Slots:
         for part in parts:
             self.buffer[index, start : start + part.numel()].view(part.shape).copy_(part.detach())
             start += part.numel()
+
+    def _describe(self, index: int, kind: int, geometry: Geometry) -> None:
         table = turns(geometry.blocks, geometry.side, self.turns.device) if geometry.rotated else None
         self.turns[index] = 0 if table is None else table.data_ptr()
         self._turns[index] = table
