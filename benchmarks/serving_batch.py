@@ -1,7 +1,7 @@
 """Decode throughput of 32 requests, each with an adapter of its own, over the base model's without adapters.
 
-`python benchmarks/serving_batch.py [--folder FOLDER] [--repeats N] [--compile]` writes
-benchmarks/results/serving_batch.json (serving_batch_compiled.json). Three engines take turns on one thread: vLLM
+`python benchmarks/serving_batch.py [--folder FOLDER] [--repeats N]` writes
+benchmarks/results/serving_batch.json. Three engines take turns on one thread: vLLM
 without adapters, vLLM with the plugin, and vLLM's own LoRA. Every repetition runs each case once; a ratio is the median
 over the repetitions of tokens per second over the base's in the same one. The prompts' steps are not counted.
 """
@@ -27,12 +27,12 @@ ENGINES = {
 }
 
 
-def main(folder: Path, repeats: int, compiled: bool) -> None:
+def main(folder: Path, repeats: int) -> None:
     from _adapters import make
 
     for method in ("rotation", "sharing", "lora"):
         make(folder, method, REQUESTS)
-    workers = {name: Worker(name, folder, compiled) for name in ENGINES}
+    workers = {name: Worker(name, folder) for name in ENGINES}
     cases = [(engine, case) for engine in ENGINES for case in ENGINES[engine]]
     rates: dict[str, list[float]] = {f"{engine} {case}": [] for engine, case in cases}
     try:
@@ -53,7 +53,7 @@ def main(folder: Path, repeats: int, compiled: bool) -> None:
         "tokens_per_second": {case: [round(rate, 1) for rate in found] for case, found in rates.items()},
         "resident_bytes": memory,
     }
-    _common.save("serving_batch_compiled" if compiled else "serving_batch", results)
+    _common.save("serving_batch", results)
 
 
 def over(rates: list[float], reference: list[float]) -> float:
@@ -63,12 +63,12 @@ def over(rates: list[float], reference: list[float]) -> float:
 class Worker:
     """An engine in a process of its own, which rests while the others run."""
 
-    def __init__(self, engine: str, folder: Path, compiled: bool):
+    def __init__(self, engine: str, folder: Path):
         words = [sys.executable, __file__, "--worker", engine, "--folder", str(folder)]
         # Without a name in it the list of plugins is empty: the engine is vLLM's own.
         plugins = "mora" if engine == "plugin" else ""
         self.process = subprocess.Popen(
-            words + ["--compile"] * compiled,
+            words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -99,7 +99,7 @@ class Worker:
             self.process.kill()
 
 
-def work(engine: str, folder: Path, compiled: bool) -> None:
+def work(engine: str, folder: Path) -> None:
     """Answer the names of cases that come in, one a line, until there are no more."""
     from _adapters import MODEL
     from vllm import LLM
@@ -115,7 +115,7 @@ def work(engine: str, folder: Path, compiled: bool) -> None:
         MODEL,
         max_model_len=256,
         max_num_seqs=REQUESTS,
-        enforce_eager=not compiled,
+        enforce_eager=True,
         enable_prefix_caching=False,
         **({} if engine == "plain" else loras),
     )
@@ -161,10 +161,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "mora-adapters")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--compile", action="store_true", help="let vLLM compile the model")
     parser.add_argument("--worker", choices=list(ENGINES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.folder, options.compile)
+        work(options.worker, options.folder)
     else:
-        main(options.folder, options.repeats, options.compile)
+        main(options.folder, options.repeats)

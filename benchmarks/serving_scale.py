@@ -26,6 +26,7 @@ from pathlib import Path
 
 import _common  # first: sets the number of threads
 from _adapters import MODEL, make
+from _server import resident
 
 from mora_peft.recipes.serving.bench import summary
 from mora_peft.recipes.serving.launch import Machine, ServeConfig, prepare
@@ -108,13 +109,6 @@ def bench(url: str, adapters: Path, count: int, seconds: float, *words: str) -> 
         lengths = json.dumps(LENGTHS)
         subprocess.run([*command, "--input_range", lengths, "--output_range", lengths, *words], check=True)
         return {"adapters": count, **json.loads(output.read_text())["results"]}
-
-
-def resident() -> int:
-    """Bytes of memory that the server's processes hold."""
-    import psutil
-
-    return sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
 
 
 def with_peft(part: str, adapters: Path, many: int, repeats: int, seconds: float) -> dict:

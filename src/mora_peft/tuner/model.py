@@ -16,7 +16,6 @@ from peft.utils import (
     resolve_quantization_backend,
 )
 from peft.utils.error import NoMatchingPeftModuleError
-from peft.utils.other import get_pattern_key
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -57,8 +56,7 @@ class MoraModel(BaseTuner):
     ) -> None:
         if current_key is None:
             raise ValueError("Current Key shouldn't be `None`")
-        r_key = get_pattern_key(config.rank_pattern.keys(), current_key)
-        r = config.rank_pattern.get(r_key, config.r)
+        r = config.r_for(current_key)
         if isinstance(target, MoraLayer):
             target.update_layer(adapter_name, r, config=config)
             return

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..geometry import FIELDS, LORA, MORA, Geometry, turns
 from ..operator import Operator
 from ..rank import r_hat_for
 from . import native, plain
-from .geometry import FIELDS, LORA, MORA, Geometry, turns
 
 
 class Slots:
@@ -60,10 +60,10 @@ class Slots:
         self.room = max(max_rank * (k + d), r_hat_for(k, d, max_rank, cap=False) ** 2)
         #: (count, capacity) numbers of all slots.
         self.buffer = _zeros(count, -(-self.room // 32) * 32, dtype, device)
-        #: (count, FIELDS) int32: the kind of each slot (`EMPTY`, `MORA`, `LORA`), then its `Geometry`.
+        #: (count, FIELDS) int32: the kind of each slot (`MORA`, `LORA`, 0 if empty), then its `Geometry`.
         self.table = torch.zeros(count, FIELDS, dtype=torch.int32, device=device)
-        #: (count,) int64: addresses of the slots' `geometry.turns`, 0 where nothing is rotated.
-        self.turns = torch.zeros(count, dtype=torch.int64, device=device)
+        #: (count,) int64: addresses of the slots' `geometry.turns` on a CPU, 0 where nothing is rotated.
+        self.turns = torch.zeros(count, dtype=torch.int64)
         self._turns: list[Tensor | None] = [None] * count
         #: What each slot holds: an operator, a LoRA's rank, or None.
         self.contents: list[Operator | int | None] = [None] * count
@@ -150,7 +150,7 @@ class Slots:
             start += part.numel()
 
     def _describe(self, index: int, kind: int, geometry: Geometry) -> None:
-        table = turns(geometry.blocks, geometry.side, self.turns.device) if geometry.rotated else None
+        table = turns(geometry.blocks, geometry.side) if geometry.rotated and self.buffer.is_cpu else None
         self.turns[index] = 0 if table is None else table.data_ptr()
         self._turns[index] = table
         self.table[index] = torch.tensor([kind, *map(int, geometry)], dtype=torch.int32)

@@ -34,8 +34,10 @@ def install() -> None:
 
     def _apply_adapters(self: LRUCacheWorkerLoRAManager, requests: set[Any]) -> None:
         manager, absent = self._adapter_manager, []
-        # First those that have a slot: each is touched, so that none of them is dropped for another of this step.
-        for request in sorted(requests, key=lambda request: request.lora_int_id not in manager._active_adapters):
+        # First those that have a slot: each is touched, so that none of them is dropped for another of this step. And
+        # in one order in all processes of a tensor-parallel group, so that they keep and drop the same ones.
+        known = manager._active_adapters
+        for request in sorted(requests, key=lambda request: (request.lora_int_id not in known, request.lora_int_id)):
             if request.load_inplace or request.lora_int_id not in manager._registered_adapters:
                 absent.append(request)
             else:
