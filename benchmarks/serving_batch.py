@@ -4,6 +4,9 @@
 benchmarks/results/serving_batch.json. Three engines take turns on one thread: vLLM
 without adapters, vLLM with the plugin, and vLLM's own LoRA. Every repetition runs each case once; a ratio is the median
 over the repetitions of tokens per second over the base's in the same one. The prompts' steps are not counted.
+
+`limit` is what a kernel would leave of the base's throughput that takes no time but for reading the 32 adapters from
+memory, once a step and as fast as this thread reads anything at that moment.
 """
 
 import argparse
@@ -35,19 +38,30 @@ def main(folder: Path, repeats: int) -> None:
     workers = {name: Worker(name, folder) for name in ENGINES}
     cases = [(engine, case) for engine in ENGINES for case in ENGINES[engine]]
     rates: dict[str, list[float]] = {f"{engine} {case}": [] for engine, case in cases}
+    reading: list[float] = []
     try:
         for repeat in range(repeats + 1):
             for engine, case in cases:
                 rate = workers[engine].ask(case)
                 if repeat:  # the first round warms up
                     rates[f"{engine} {case}"].append(rate)
+            if repeat:
+                reading.append(read_bytes_per_second())
         memory = {name: worker.ask("memory") for name, worker in workers.items()}
     finally:
         for worker in workers.values():
             worker.stop()
+    adapters = REQUESTS * (folder / "sharing" / "0000" / "adapter_model.safetensors").stat().st_size
+    steps = [REQUESTS / rate for rate in rates["plain base"]]
     results = {
         "requests": REQUESTS,
         "tokens": TOKENS,
+        "base_step_seconds": [round(step, 4) for step in steps],
+        "adapters_bytes": adapters,
+        "read_bytes_per_second": [round(speed) for speed in reading],
+        "limit": statistics.median(
+            round(step / (step + adapters / speed), 3) for step, speed in zip(steps, reading, strict=True)
+        ),
         "over_base": {case: over(found, rates["plain base"]) for case, found in rates.items()},
         "over_stock_lora": {case: over(found, rates["stock lora"]) for case, found in rates.items()},
         "tokens_per_second": {case: [round(rate, 1) for rate in found] for case, found in rates.items()},
@@ -58,6 +72,15 @@ def main(folder: Path, repeats: int) -> None:
 
 def over(rates: list[float], reference: list[float]) -> float:
     return round(statistics.median(a / b for a, b in zip(rates, reference, strict=True)), 3)
+
+
+def read_bytes_per_second() -> float:
+    """How fast one thread reads memory that is in no cache: the best of a few passes over 256 MiB."""
+    import torch
+
+    torch.set_num_threads(1)
+    memory = torch.ones(2**26)
+    return memory.nbytes / min(_common.interleaved({"sum": memory.sum}, 5)["sum"])
 
 
 class Worker:
