@@ -178,7 +178,7 @@ def _prepare(config: TrainConfig) -> _Session:
     import torch
     from transformers import PrinterCallback, set_seed
 
-    from .embeddings import train_embeddings
+    from .embeddings import check_output_layer, train_embeddings
     from .progress import Progress
     from .trainer import RecipeTrainer
 
@@ -197,6 +197,7 @@ def _prepare(config: TrainConfig) -> _Session:
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
     if embeddings:
         train_embeddings(tuned.model)
+    check_output_layer(tuned.model)
 
     def measure() -> dict[str, float]:
         metrics = {}
