@@ -44,6 +44,10 @@ LORA_ARGUMENTS = {"lora_dropout": "mora_dropout", "lora_alpha": None, "init_lora
 # MoRA rows that are not run: part of the test's id -> why. An entry that matches nothing is an error.
 DESELECTED = {
     "test_from_pretrained_cache_dir[": "downloads into an empty cache, so it needs the hub itself",
+    "mixed_adapter_batches[trl-internal-testing/tiny-Llama4": "refused, as for LoRA, but not in LoRA's words",
+    "mixed_adapter_batches[trl-internal-testing/tiny-GptOss": "refused, as for LoRA, but not in LoRA's words",
+    "[LoRA targeting nn.Parameter Different": "refused, as for LoRA, for which PEFT skips it",
+    "test_only_params_are_updated[Conv3d 2 LoRA": "rotation sees two of the layer's ten inputs, and a ReLU made them 0",
 }
 
 # PEFT's functions that skip a test for every method they do not list: name -> why MoRA must not be skipped.
@@ -62,6 +66,8 @@ EXPECTED_SKIPS = {
     "Skip tests that are not prompt learning": "prompt learning only",
     "Test not applicable for": "prompt learning, or LoRA's and IA3's ways to combine adapters of unequal ranks",
     "Testing bias warnings only for": "skips every method; test_peft_extras_life_cycle.py has MoRA's own",
+    "Merging with target_parameters is not supported for all PEFT methods": "skips every method; test_kinds.py merges",
+    "Skipping FSDP + target_paramters": "skips every method",
     "Multiple active adapters with modules_to_save": "PEFT supports it for no method",
     "Bnb 4 bit quant with CPU": "merging into 4 bits is too coarse on a CPU for every method",
     "got empty parameter set": "neither bitsandbytes nor torchao is installed",

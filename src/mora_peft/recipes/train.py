@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mora_peft.errors import UserError
 
-from . import checkpoints, provenance
+from . import checkpoints, provenance, ranks
 from .data import check_template, load_rows, spoken
 from .files import whole_folder, write_json
 from .forgetting import FORGETTING, Forgetting
@@ -71,18 +71,24 @@ def train(config: TrainConfig) -> Path:
     not repeated. A diverged one leaves a run.json that says so. Raises UserError for bad settings, bad data, a full
     disk, and a folder that holds a run with other settings.
     """
+    with ranks.together():
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> Path:
     output = Path(config.output)
     if not config.fresh and is_finished(config):
-        print(f"{output} holds this run already: {_summary(read_run(output))}")
+        ranks.say(f"{output} holds this run already: {_summary(read_run(output))}")
         return output
     _make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     trainer, tuned, tests, forgetting, start = _prepare(config)
     # Only now is the run known to be possible; a mistyped one leaves no trace.
-    write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
+    if ranks.is_first():
+        write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
     resume = checkpoints.latest(output)
     if resume:
-        print(f"Going on from {resume}.", flush=True)
+        ranks.say(f"Going on from {resume}.")
     if forgetting:
         forgetting.before(trainer.model, trainer.processing_class)
     from .trainer import Diverged
@@ -96,30 +102,37 @@ def train(config: TrainConfig) -> Path:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Diverged as error:
         status, message = "diverged", str(error)
-    spectrum, whole = None, _saves_model(config)
-    artifact = output / ("model" if whole else "adapter")
     if status == "finished" and forgetting:
         forgetting.after(trainer.model, trainer.processing_class)
-    if status == "finished" and not config.trial:
+    if ranks.is_first():
+        _finish(config, trainer, tuned, start, {
+            "status": status,
+            "message": message,
+            "created": started,
+            "forgetting": forgetting.found if forgetting else None,
+            "examples": _examples(output, tests),
+        })  # fmt: skip
+    ranks.wait()
+    return output
+
+
+def _finish(config: TrainConfig, trainer: "RecipeTrainer", tuned: "Tuned", start: Any, found: dict[str, Any]) -> None:
+    """Save what was learned and run.json, and remove what is then of no use."""
+    output, whole = Path(config.output), _saves_model(config)
+    artifact = output / ("model" if whole else "adapter")
+    spectrum = None
+    if found["status"] == "finished" and not config.trial:
         spectrum = spectrum_of(trainer.model, before=start)
         with whole_folder(artifact) as folder:
             _saved(trainer.model, whole).save_pretrained(folder)
             trainer.processing_class.save_pretrained(folder)
-    result = _result(config, trainer, tuned, artifact) | {
-        "status": status,
-        "message": message,
-        "created": started,
-        "forgetting": forgetting.found if forgetting else None,
-        "spectrum": spectrum,
-        "examples": _examples(output, tests),
-    }
+    result = _result(config, trainer, tuned, artifact) | found | {"spectrum": spectrum}
     write_json(output / "run.json", result)
     for leftover in output.glob("checkpoint-*"):
         shutil.rmtree(leftover)
     for leftover in _NOTES:
         (output / leftover).unlink(missing_ok=True)
     print(f"{_summary(result)} -> {artifact if artifact.exists() else output / 'run.json'}", flush=True)
-    return output
 
 
 def read_run(output: Path) -> dict[str, Any] | None:
@@ -143,8 +156,10 @@ def holds_another_run(config: TrainConfig) -> bool:
 def _make_room(config: TrainConfig) -> None:
     """Empty the output folder if a fresh start is asked for; UserError if it holds another run."""
     output = Path(config.output)
-    if config.fresh:
+    ranks.wait()  # nobody may still be reading what is removed here
+    if config.fresh and ranks.is_first():
         _empty(output)
+    ranks.wait()
     if holds_another_run(config):
         before, now = _read_json(output / _CLAIM)["config"], json.loads(json.dumps(asdict(config)))
         names = [name for name in now if now[name] != before.get(name) and name not in provenance.BESIDE_THE_POINT]
@@ -223,13 +238,13 @@ def _prepare(config: TrainConfig) -> _Session:
         eval_dataset=eval_rows.select_columns(_columns(eval_rows)) if eval_rows is not None else None,
         processing_class=tokenizer,
         measure=measure if tests else None,
-        callbacks=[Progress(), *tuned.callbacks],
+        callbacks=[*([Progress()] if ranks.is_first() else []), *tuned.callbacks],
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )
     trainer.remove_callback(PrinterCallback)
     if eval_rows is not None and len(trainer.eval_dataset) < len(eval_rows):
         lost = len(eval_rows) - len(trainer.eval_dataset)
-        print(f"{lost} of {len(eval_rows)} rows have prompts that fill max_length, and count in no loss.", flush=True)
+        ranks.say(f"{lost} of {len(eval_rows)} rows have prompts that fill max_length, and count in no loss.")
     return _Session(trainer, tuned, tests, forgetting, weights_of(tuned.model) if method.trains_base else None)
 
 
@@ -262,7 +277,7 @@ def _arguments(config: TrainConfig, autocast: bool, measured: bool, texts: bool)
         # Without a seed of its own the data order would hang on how many random numbers a method's start draws.
         data_seed=config.seed,
         max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=ranks.share_of(config.batch_size, "batch_size"),
         per_device_eval_batch_size=config.evaluate_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
         max_length=config.max_length,
@@ -289,6 +304,7 @@ def _arguments(config: TrainConfig, autocast: bool, measured: bool, texts: bool)
         include_num_input_tokens_seen="non_padding",
         report_to=config.report_to or "none",
         disable_tqdm=True,
+        ddp_find_unused_parameters=False,
         use_cpu=not torch.accelerator.is_available(),
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
@@ -351,7 +367,8 @@ def _read_json(file: Path) -> Any:
 
 def _note_answers(output: Path, answers: list[str], before: bool) -> None:
     """Keep the answers of the untrained model, and of the last measurement, for the examples."""
-    write_json(output / ("before.json" if before else "after.json"), answers)
+    if ranks.is_first():
+        write_json(output / ("before.json" if before else "after.json"), answers)
 
 
 def _examples(output: Path, tests: "list[Test]") -> list[dict[str, str]]:

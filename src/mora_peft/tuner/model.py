@@ -118,7 +118,9 @@ class MoraModel(BaseTuner):
                     f"got {sorted(asked[0])}, but the adapter {name!r} has {sorted(asked[1])}."
                 )
 
-    # PEFT finds what shares the embedding's weight, and LoRA's model knows how to leave it to the embedding.
+    # LoRA's model asks for no target modules where there are target parameters, and leaves what shares the embedding's
+    # weight to the embedding.
+    _prepare_adapter_config = LoraModel._prepare_adapter_config
     _add_modules_to_save_to_tie = LoraModel._add_modules_to_save_to_tie
     _add_targets_to_tie = LoraModel._add_targets_to_tie
 
