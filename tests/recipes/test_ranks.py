@@ -1,4 +1,4 @@
-"""Two processes train what one does: the same losses and weights, checkpoints for each other, and an end that is told."""
+"""Two processes train what one does: the same losses and weights, checkpoints for each other, an end that is told."""
 
 import json
 import os
