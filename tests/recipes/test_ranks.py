@@ -97,6 +97,12 @@ def test_a_batch_that_cannot_be_shared_is_refused(settings, monkeypatch):
         ranks.share_of(3, "batch_size")
 
 
+def test_sharding_that_would_be_passed_over_is_refused(settings, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="on accelerators only"):
+        train.train(train.TrainConfig(**settings))
+
+
 def test_the_loss_of_a_process_is_told_and_other_errors_are_not_hidden(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("accelerate.PartialState", lambda **_: SimpleNamespace(destroy_process_group=list))

@@ -66,3 +66,9 @@ def share_of(rows: int, name: str) -> int:
     if rows % count():
         raise UserError(f"{name} is {rows}, which {count()} processes cannot share evenly: make it a multiple of that.")
     return rows // count()
+
+
+def check_sharding(sharded: bool) -> None:
+    """UserError where FSDP was asked for and Accelerate has passed over it, as it does on a CPU."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and not sharded:
+        raise UserError("Accelerate shards weights (FSDP) on accelerators only: on a CPU start the run without it.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mora_peft.errors import UserError
 
 from . import checkpoints, provenance, ranks
+from .arguments import trainer_arguments
 from .data import check_template, load_rows, spoken
 from .files import whole_folder, write_json
 from .forgetting import FORGETTING, Forgetting
@@ -104,8 +105,9 @@ def _train(config: TrainConfig) -> Path:
         status, message = "diverged", str(error)
     if status == "finished" and forgetting:
         forgetting.after(trainer.model, trainer.processing_class)
+    gathered = trainer.whole_state()
     if ranks.is_first():
-        _finish(config, trainer, tuned, start, {
+        _finish(config, trainer, tuned, start, gathered, {
             "status": status,
             "message": message,
             "created": started,
@@ -116,15 +118,22 @@ def _train(config: TrainConfig) -> Path:
     return output
 
 
-def _finish(config: TrainConfig, trainer: "RecipeTrainer", tuned: "Tuned", start: Any, found: dict[str, Any]) -> None:
-    """Save what was learned and run.json, and remove what is then of no use."""
+def _finish(
+    config: TrainConfig,
+    trainer: "RecipeTrainer",
+    tuned: "Tuned",
+    start: Any,
+    gathered: "dict[str, Tensor] | None",
+    found: dict[str, Any],
+) -> None:
+    """Save what was learned and run.json, and remove what is then of no use. `gathered`: weights that were sharded."""
     output, whole = Path(config.output), _saves_model(config)
     artifact = output / ("model" if whole else "adapter")
     spectrum = None
     if found["status"] == "finished" and not config.trial:
-        spectrum = spectrum_of(trainer.model, before=start)
+        spectrum = spectrum_of(trainer.model, before=start) if gathered is None else None
         with whole_folder(artifact) as folder:
-            _saved(trainer.model, whole).save_pretrained(folder)
+            _saved(trainer.model, whole).save_pretrained(folder, state_dict=gathered)
             trainer.processing_class.save_pretrained(folder)
     result = _result(config, trainer, tuned, artifact) | found | {"spectrum": spectrum}
     write_json(output / "run.json", result)
@@ -225,7 +234,7 @@ def _prepare(config: TrainConfig) -> _Session:
                 _note_answers(Path(config.output), answers, before=trainer.state.global_step == 0)
         return metrics
 
-    arguments = _arguments(
+    arguments = trainer_arguments(
         config,
         autocast=whole and dtype == torch.bfloat16,
         measured=eval_rows is not None,
@@ -242,6 +251,7 @@ def _prepare(config: TrainConfig) -> _Session:
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )
     trainer.remove_callback(PrinterCallback)
+    ranks.check_sharding(trainer.is_fsdp_enabled)
     if eval_rows is not None and len(trainer.eval_dataset) < len(eval_rows):
         lost = len(eval_rows) - len(trainer.eval_dataset)
         ranks.say(f"{lost} of {len(eval_rows)} rows have prompts that fill max_length, and count in no loss.")
@@ -265,49 +275,6 @@ def _rows(config: TrainConfig) -> "tuple[Any, Dataset, Dataset | None, list[Test
         return options, learned, measured, []
     tests = [test.limited(config.evaluate_rows) for test in task.tests(options, learned, config.eval_data)]
     return options, learned, tests[0].rows, tests
-
-
-def _arguments(config: TrainConfig, autocast: bool, measured: bool, texts: bool) -> Any:
-    import torch
-    from trl import SFTConfig
-
-    return SFTConfig(
-        output_dir=config.output,
-        seed=config.seed,
-        # Without a seed of its own the data order would hang on how many random numbers a method's start draws.
-        data_seed=config.seed,
-        max_steps=config.steps,
-        per_device_train_batch_size=ranks.share_of(config.batch_size, "batch_size"),
-        per_device_eval_batch_size=config.evaluate_batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        max_length=config.max_length,
-        packing=config.packing == "all" or (config.packing == "texts" and texts),
-        # Texts flow on into the next row. Rows with a prompt stay whole, and are kept apart by their positions.
-        packing_strategy="wrapped" if texts else "bfd",
-        eval_packing=False,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch",
-        bf16=autocast,
-        gradient_checkpointing=config.gradient_checkpointing,
-        eval_strategy="steps" if measured else "no",
-        eval_steps=config.evaluate_every,
-        eval_on_start=measured,
-        save_strategy="steps",
-        save_steps=config.checkpoint_every,
-        logging_steps=config.log_every,
-        # A loss that is not a number must be seen, not averaged away.
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
-        report_to=config.report_to or "none",
-        disable_tqdm=True,
-        ddp_find_unused_parameters=False,
-        use_cpu=not torch.accelerator.is_available(),
-        dataloader_pin_memory=torch.accelerator.is_available(),
-    )
 
 
 def _columns(rows: "Dataset") -> list[str]:

@@ -67,6 +67,12 @@ class RecipeTrainer(SFTTrainer):
         if not math.isfinite(logs.get("loss", 0.0)):
             raise Diverged(f"The loss is {logs['loss']} at step {self.state.global_step}: try a lower learning rate.")
 
+    def whole_state(self) -> dict[str, torch.Tensor] | None:
+        """All weights by name, gathered by all processes together where each holds a part (FSDP, ZeRO-3); else None."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return None
+        return self.accelerator.get_state_dict(self.model_wrapped)
+
     def restore(self, checkpoint: Path) -> None:
         """Take over weights and records of the checkpoint of a last step, after which `train` would add one more."""
         self._load_from_checkpoint(str(checkpoint))

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from .layer import MoraLayer
@@ -46,8 +45,7 @@ class MoraConv(MoraLayer):
         kernel = A[0].reshape(-1, *base.weight.shape[1:])
         return {"lora_A.weight": kernel, "lora_B.weight": B[0].reshape(*B[0].shape, *ones)}
 
-    @torch.no_grad()
-    def _add_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
+    def _add_whole_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
         """A kernel may lie in memory with channels last, where no view of it is a matrix."""
         delta = self.operator[adapter].delta_weight(self._merge_M(adapter).to(weight.device))
         weight.add_(delta.view(weight.shape).to(weight.dtype), alpha=sign)

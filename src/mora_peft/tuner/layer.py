@@ -8,6 +8,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
 from peft.utils import quantization_extra_repr, resolve_quantization_backend
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mora_peft.operators import Operator, can_fold, make_operator, needs_even_side, r_hat_for
 
@@ -50,6 +51,7 @@ class MoraLayer(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters = []
         self.cast_input_dtype_enabled = True
+        _refuse_tensor_parallel(self.get_base_layer())
         self.in_features, self.out_features = self._features(self.get_base_layer())
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, r, config=config, **kwargs)
@@ -187,6 +189,8 @@ class MoraLayer(nn.Module, BaseTunerLayer):
     def _merge_M(self, adapter: str) -> Tensor:
         """scaling · M, in float32 at least: rotating M in half precision would round more than once."""
         M = self._M(adapter).detach()
+        if isinstance(M, DTensor):
+            M = M.full_tensor()
         return M.to(torch.promote_types(M.dtype, torch.float32)) * self.scaling[adapter]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -224,6 +228,15 @@ class MoraLayer(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def _add_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
+        """`weight += sign · scaling · ΔW` in place, in the layout that it has."""
+        if isinstance(weight, DTensor):  # sharded (FSDP2): each process adds its own part of the whole ΔW
+            delta = self.get_delta_weight(adapter).to(weight.dtype)
+            part = distribute_tensor(delta, weight.device_mesh, weight.placements, src_data_rank=None)
+            weight.to_local().add_(part.to_local(), alpha=sign)
+            return
+        self._add_whole_delta_(weight, adapter, sign)
+
+    def _add_whole_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
         M = self._merge_M(adapter).to(weight.device)
         self.operator[adapter].add_delta_(weight.T if self._transposed else weight, M, sign)
 
@@ -232,3 +245,13 @@ class MoraLayer(nn.Module, BaseTunerLayer):
 
     def extra_repr(self) -> str:
         return quantization_extra_repr(self)
+
+
+def _refuse_tensor_parallel(base: nn.Module) -> None:
+    """Raise ValueError where a plan of tensor parallelism has split the weights of `base`; FSDP's meshes may."""
+    for weight in base.parameters(recurse=False):
+        if isinstance(weight, DTensor) and not set(weight.device_mesh.mesh_dim_names or ()) <= {"fsdp"}:
+            raise ValueError(
+                "MoRA does not support tensor parallelism: each process would see a part of a layer's inputs or "
+                "outputs, and M works on all of them. Load the model without `tp_plan`, and shard it by FSDP instead."
+            )

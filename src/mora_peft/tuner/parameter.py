@@ -25,7 +25,7 @@ class ParamWrapper(MoraLayer):
         return getattr(self.get_base_layer(), self.parameter_name)
 
     def _features(self, base: nn.Module) -> tuple[int, int]:
-        shape = self._parameter().shape
+        shape = getattr(self._parameter(), "ds_shape", self._parameter().shape)  # ZeRO-3 leaves an empty one behind
         if len(shape) not in (2, 3) or not self._parameter().is_floating_point():
             raise ValueError(
                 f"`target_parameters` names {self.parameter_name}, which has {len(shape)} dimensions in "
@@ -86,8 +86,7 @@ class ParamWrapper(MoraLayer):
     def get_delta_weight(self, adapter: str) -> Tensor:
         return self._delta(adapter, self._merge_M(adapter)).to(self.mora_M[adapter].dtype)
 
-    @torch.no_grad()
-    def _add_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
+    def _add_whole_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
         M = self._merge_M(adapter).to(weight.device)
         matrices = weight.mT if self._transposed else weight
         for W, each in zip(matrices, M, strict=True) if self._stack else [(matrices, M)]:
