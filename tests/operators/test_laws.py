@@ -11,6 +11,7 @@ from operator_rows import ROWS, SHAPES, Row, cases, normal, side_for
 from torch.testing import assert_close
 
 from mora_peft.operators.fused import mora_linear
+from mora_peft.operators.units import compress_units
 
 every_operator = pytest.mark.parametrize("row", ROWS, ids=str)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -51,6 +52,15 @@ def test_calling_the_operator_is_a_product_with_delta_weight(row, data):
     operator, M = data.draw(cases(row))
     x = normal(3, operator.k)
     assert_close(operator(x, M), x @ row.dense(operator.k, operator.d, M).T)
+
+
+@every_operator
+@given(data=st.data())
+def test_a_unit_vector_by_its_index_is_compressed_as_the_vector_is(row, data):
+    operator, _ = data.draw(cases(row))
+    index = torch.arange(operator.k).view(1, -1)
+    expected = operator.compress(torch.eye(operator.k, dtype=torch.float64)[None])
+    close(compress_units(operator, index, torch.float64), expected, 1e-12)
 
 
 @every_operator

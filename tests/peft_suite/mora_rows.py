@@ -1,8 +1,9 @@
 """A pytest plugin that turns PEFT's own tests for MiSS into tests for MoRA, editing none of PEFT's files.
 
 MiSS is MoRA's nearest twin in PEFT: one matrix a layer, linear, mergeable. Every parametrised row that names
-`MissConfig` is translated into a MoRA row, the other rows are dropped, and tests that are left without a
-`MoraConfig` are deselected. The outcomes are counted in the JSON file that `--mora-report` names.
+`MissConfig` is translated into a MoRA row, and so are LoRA's rows for embeddings, convolutions and experts, which MiSS
+does not adapt. The other rows are dropped, and tests that are left without a `MoraConfig` are deselected. The
+outcomes are counted in the JSON file that `--mora-report` names.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from peft import MissConfig
+from peft import LoraConfig, MissConfig
 
 from mora_peft import MoraConfig
 
@@ -24,9 +25,29 @@ OPERATORS_FOR_VARIANTS = {
     "mini": {"operator": "decoupling", "fold": True},
 }
 
+# LoRA's rows for layers that MiSS has none for: the labels of PEFT's table of custom models. Rows that give
+# `target_parameters` come with them.
+LORA_ROWS = {
+    "Embedding + transformers Conv1D 2 LoRA",
+    "Embedding + transformers Conv1D 3 LoRA",
+    "Conv1d LoRA",
+    "Conv2d 1 LoRA",
+    "Conv2d 2 LoRA",
+    "Conv2d Groups LoRA",
+    "Conv2d Groups2 LoRA",
+    "Conv3d 1 LoRA",
+    "Conv3d 2 LoRA",
+}
+# LoRA's keyword arguments in MoraConfig's words; None: it has no such argument.
+LORA_ARGUMENTS = {"lora_dropout": "mora_dropout", "lora_alpha": None, "init_lora_weights": "init_weights"}
+
 # MoRA rows that are not run: part of the test's id -> why. An entry that matches nothing is an error.
 DESELECTED = {
     "test_from_pretrained_cache_dir[": "downloads into an empty cache, so it needs the hub itself",
+    "mixed_adapter_batches[trl-internal-testing/tiny-Llama4": "refused, as for LoRA, but not in LoRA's words",
+    "mixed_adapter_batches[trl-internal-testing/tiny-GptOss": "refused, as for LoRA, but not in LoRA's words",
+    "[LoRA targeting nn.Parameter Different": "refused, as for LoRA, for which PEFT skips it",
+    "test_only_params_are_updated[Conv3d 2 LoRA": "rotation sees two of the layer's ten inputs, and a ReLU made them 0",
 }
 
 # PEFT's functions that skip a test for every method they do not list: name -> why MoRA must not be skipped.
@@ -45,6 +66,8 @@ EXPECTED_SKIPS = {
     "Skip tests that are not prompt learning": "prompt learning only",
     "Test not applicable for": "prompt learning, or LoRA's and IA3's ways to combine adapters of unequal ranks",
     "Testing bias warnings only for": "skips every method; test_peft_extras_life_cycle.py has MoRA's own",
+    "Merging with target_parameters is not supported for all PEFT methods": "skips every method; test_kinds.py merges",
+    "Skipping FSDP + target_paramters": "skips every method",
     "Multiple active adapters with modules_to_save": "PEFT supports it for no method",
     "Bnb 4 bit quant with CPU": "merging into 4 bits is too coarse on a CPU for every method",
     "got empty parameter set": "neither bitsandbytes nor torchao is installed",
@@ -65,6 +88,25 @@ def mentions(value, config_class) -> bool:
     if isinstance(value, functools.partial):
         return mentions(value.func, config_class)
     return value is config_class or isinstance(value, config_class)
+
+
+def is_further(row) -> bool:
+    """Whether `row` is a plain LoRA's, for a kind of layer that MiSS does not adapt."""
+    if not isinstance(row, (list, tuple)) or LoraConfig not in row:
+        return False
+    arguments = [part for part in row if isinstance(part, dict)]
+    return row[0] in LORA_ROWS or any("target_parameters" in part for part in arguments)
+
+
+def translate_further(row):
+    return type(row)(
+        MoraConfig if part is LoraConfig else _without_lora(part) if isinstance(part, dict) else part for part in row
+    )
+
+
+def _without_lora(arguments: dict) -> dict:
+    named = {LORA_ARGUMENTS.get(name, name): value for name, value in arguments.items()}
+    return {name: value for name, value in named.items() if name is not None}
 
 
 def translate(value):
@@ -103,14 +145,15 @@ def _mora_arguments(arguments: dict) -> dict:
 
 
 def mora_rows(rows: list, ids=None) -> tuple[list, object]:
-    """Keep and translate the rows that name MissConfig, with their explicit ids; leave tables without any alone."""
-    chosen = [index for index, row in enumerate(rows) if mentions(row, MissConfig)]
+    """Keep and translate the rows for MoRA, with their explicit ids; leave tables without any alone."""
+    chosen = [index for index, row in enumerate(rows) if mentions(row, MissConfig) or is_further(row)]
     if not chosen:
         return rows, ids
     if ids is not None and not callable(ids):
         ids = list(ids)
         ids = [translate(ids[index]) for index in chosen]
-    return [translate(rows[index]) for index in chosen], ids
+    kept = [rows[index] for index in chosen]
+    return [translate_further(row) if is_further(row) else translate(row) for row in kept], ids
 
 
 # --- Hooks ------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,17 @@ DECODERS = {
     "trl-internal-testing/tiny-random-LlamaForCausalLM": tf.LlamaConfig(**DECODER),
     "peft-internal-testing/tiny-dummy-qwen2": tf.Qwen2Config(**DECODER),
     "hf-internal-testing/tiny-random-Gemma3ForCausalLM": tf.Gemma3TextConfig(**DECODER, head_dim=8),
+    "trl-internal-testing/tiny-Llama4ForCausalLM": tf.Llama4TextConfig(
+        **DECODER,
+        intermediate_size_mlp=64,
+        head_dim=8,
+        num_local_experts=3,
+        interleave_moe_layer_step=1,
+        pad_token_id=0,
+    ),
+    "trl-internal-testing/tiny-GptOssForCausalLM": tf.GptOssConfig(
+        **DECODER, head_dim=8, num_local_experts=3, num_experts_per_tok=2, pad_token_id=0, eos_token_id=1
+    ),
 }
 ENCODER_DECODERS = {
     "peft-internal-testing/tiny-random-T5ForConditionalGeneration-calibrated": tf.T5Config(

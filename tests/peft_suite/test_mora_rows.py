@@ -34,6 +34,18 @@ def test_every_miss_row_becomes_one_mora_row_and_only_those_stay(rows):
     assert ids == [f"row {index}" for index, row in enumerate(rows) if mentions(row, MissConfig)]
 
 
+def test_rows_of_lora_for_further_layers_come_along():
+    plain, embedding = ("LoRA", "MLP", LoraConfig, {"r": 4}), ("Conv1d LoRA", "Conv1d", LoraConfig, {"lora_alpha": 2})
+    experts = ("model", LoraConfig, {"target_parameters": ["experts.up"], "lora_dropout": 0.0})
+    assert mora_rows([plain, embedding, experts]) == (
+        [
+            ("Conv1d LoRA", "Conv1d", MoraConfig, {}),
+            ("model", MoraConfig, {"target_parameters": ["experts.up"], "mora_dropout": 0.0}),
+        ],
+        None,
+    )
+
+
 def test_instance_keeps_its_arguments():
     mora = translate(MissConfig(r=2, target_modules=["lin0"], init_weights=False, bias="all"))
     assert type(mora) is MoraConfig

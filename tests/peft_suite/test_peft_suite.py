@@ -22,6 +22,7 @@ FILES = [
     "test_feature_extraction_models.py",
     "test_quantization.py",
     "test_seq_classifier.py",
+    "test_target_parameters.py",
 ]
 
 

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mora_peft import MoraConfig
 from mora_peft.errors import UserError
-from mora_peft.recipes.embeddings import train_embeddings
+from mora_peft.recipes.embeddings import check_output_layer, train_embeddings
 
 TOKENS = torch.arange(24).view(2, 12)
 
@@ -63,3 +63,10 @@ def test_a_model_without_an_adapter_is_left_alone():
 def test_a_base_in_half_precision_is_refused():
     with pytest.raises(UserError, match="in float32, not in bfloat16"):
         train_embeddings(get_peft_model(base(tied=False, dtype=torch.bfloat16), LoraConfig(target_modules=["q_proj"])))
+
+
+@pytest.mark.parametrize("options", [{"target_modules": ["lm_head"]}, {"ensure_weight_tying": True}])
+def test_an_adapter_that_the_loss_would_pass_by_is_refused(options):
+    model = get_peft_model(base(True), MoraConfig(**{"r": 2, "target_modules": ["embed_tokens"]} | options))
+    with pytest.raises(UserError, match="output layer's weight, so an adapter on it would never be trained"):
+        check_output_layer(model)

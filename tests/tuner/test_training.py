@@ -11,7 +11,7 @@ every_operator = pytest.mark.parametrize("operator", ["sharing", "rotation"])
 
 
 def loss_of(model, name):
-    return model(**inputs(name)).logits.float().square().mean()
+    return model(**inputs(name, dtype=model.dtype)).logits.float().square().mean()
 
 
 def gradients(model):
@@ -38,7 +38,7 @@ def test_a_half_precision_base(name, dtype, autocast):
     assert {layer.mora_M["default"].dtype for layer in mora_layers(model).values()} == {expected}
     loss, grads = train_step(model, name)
     assert torch.isfinite(loss)
-    assert model(**inputs(name)).logits.dtype == dtype
+    assert model(**inputs(name, dtype=dtype)).logits.dtype == dtype
     for key, gradient in grads.items():
         if "mora_M" in key:
             assert gradient.dtype == expected

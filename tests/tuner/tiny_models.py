@@ -1,6 +1,10 @@
-"""One table of real architectures, tiny and random, that the tests of this folder run over."""
+"""One table of real architectures, tiny and random, that the tests of this folder run over.
 
-from dataclasses import dataclass
+Between them their targets are every kind of layer that MoRA adapts: linear, Conv1D, tables of embeddings, convolutions
+over one and two dimensions, fused experts and an output layer.
+"""
+
+from dataclasses import dataclass, field
 
 import torch
 import transformers as tf
@@ -24,6 +28,7 @@ class Architecture:
     config: tf.PretrainedConfig
     task_type: str
     targets: tuple[str, ...]
+    options: dict = field(default_factory=dict)  # further ones of the adapter
 
     def build(self, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
         torch.manual_seed(0)
@@ -80,22 +85,80 @@ ARCHITECTURES = {
         "SEQ_2_SEQ_LM",
         ("q", "wo"),
     ),
+    "gemma": Architecture(  # scales what it looks up
+        tf.AutoModelForCausalLM,
+        tf.Gemma3TextConfig(
+            **SIZES,
+            **COMMON,
+            num_key_value_heads=2,
+            head_dim=8,
+            initializer_range=0.1,
+            pad_token_id=0,
+            tie_word_embeddings=False,
+        ),
+        "CAUSAL_LM",
+        ("embed_tokens", "lm_head", "o_proj"),
+    ),
+    "mixtral": Architecture(
+        tf.AutoModelForCausalLM,
+        tf.MixtralConfig(**SIZES, **COMMON, num_key_value_heads=2, num_local_experts=3, initializer_range=0.1),
+        "CAUSAL_LM",
+        ("q_proj",),
+        {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
+    ),
+    "vit": Architecture(
+        tf.AutoModelForImageClassification,
+        tf.ViTConfig(**SIZES, **NO_DROPOUT, image_size=8, patch_size=4, num_labels=5, initializer_range=0.1),
+        None,
+        ("patch_embeddings.projection", "attention.query", "q_proj"),
+    ),
+    "whisper": Architecture(
+        tf.AutoModelForSpeechSeq2Seq,
+        tf.WhisperConfig(
+            vocab_size=96,
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            num_mel_bins=6,
+            max_source_positions=8,
+            max_target_positions=16,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+            init_std=0.1,
+        ),
+        None,
+        ("conv1", "conv2", "fc2"),
+    ),
 }
 
 
-def inputs(name: str, batch: int = 3) -> dict[str, torch.Tensor]:
+def inputs(name: str, batch: int = 3, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     tokens = 1 + (torch.arange(batch * 8).view(batch, 8) * 7) % 90
-    return {"input_ids": tokens} | ({"decoder_input_ids": tokens[:, :5]} if name == "t5" else {})
+    numbers = torch.sin(torch.arange(batch * 192.0)).view(batch, 192).to(dtype)
+    match name:
+        case "vit":
+            return {"pixel_values": numbers.view(batch, 3, 8, 8)}
+        case "whisper":
+            return {"input_features": numbers[:, :96].view(batch, 6, 16), "decoder_input_ids": tokens[:, :5]}
+        case "t5":
+            return {"input_ids": tokens, "decoder_input_ids": tokens[:, :5]}
+    return {"input_ids": tokens}
 
 
 def logits(model: torch.nn.Module, name: str, batch: int = 3, **kwargs) -> torch.Tensor:
     with torch.no_grad():
-        return model(**inputs(name, batch), **kwargs).logits
+        return model(**inputs(name, batch, model.dtype), **kwargs).logits
 
 
 def mora_config(name: str, **options) -> MoraConfig:
     architecture = ARCHITECTURES[name]
-    defaults = {"r": 2, "target_modules": list(architecture.targets), "init_weights": False}
+    defaults = {"r": 2, "target_modules": list(architecture.targets), "init_weights": False} | architecture.options
     return MoraConfig(**defaults | {"task_type": architecture.task_type} | options)
 
 
@@ -118,7 +181,7 @@ def mora_layers(model: torch.nn.Module) -> dict[str, MoraLayer]:
 
 
 def base_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: layer.get_base_layer().weight.detach().clone() for name, layer in mora_layers(model).items()}
+    return {name: layer.get_base_weight().detach().clone() for name, layer in mora_layers(model).items()}
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

@@ -24,6 +24,7 @@ __all__ = [
     "Rotation",
     "Sharing",
     "Truncation",
+    "can_fold",
     "check_operator",
     "lora_parameters",
     "make_operator",
@@ -59,7 +60,7 @@ def make_operator(
     """
     check_operator(name, layout, fold)
     options = {key: value for key, value in (("layout", layout), ("fold", fold)) if value is not None}
-    if not issubclass(OPERATORS[name], Decoupling):
+    if not can_fold(name):
         options.pop("fold", None)
     return OPERATORS[name](k, d, r_hat, **options)
 
@@ -74,10 +75,15 @@ def check_operator(name: str, layout: str | None = None, fold: bool | None = Non
         )
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"Unknown layout {layout!r}: expected one of {', '.join(map(repr, LAYOUTS))}.")
-    if fold and not issubclass(OPERATORS[name], Decoupling):
+    if fold and not can_fold(name):
         raise ValueError(f"`fold` belongs to 'rotation' and 'decoupling', not to {name!r}: leave it out.")
 
 
 def needs_even_side(name: str) -> bool:
     """Whether the operator `name` works for even sides of M only."""
     return issubclass(OPERATORS[name], Rotation)
+
+
+def can_fold(name: str) -> bool:
+    """Whether the operator `name` cuts its inputs into rows, and so has the option `fold`."""
+    return issubclass(OPERATORS[name], Decoupling)

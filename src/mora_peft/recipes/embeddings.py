@@ -1,4 +1,4 @@
-"""Train embeddings and output layer beside an adapter, which a model without a past cannot do without."""
+"""Embeddings and output layer: trained whole beside an adapter, as a model without a past needs, or adapted."""
 
 from typing import TYPE_CHECKING
 
@@ -39,3 +39,15 @@ def train_embeddings(model: "Module") -> None:
         model_config=BaseTuner.get_model_config(model),
         adapter_name=model.active_adapter,
     )
+
+
+def check_output_layer(model: "Module") -> None:
+    """Raise UserError where the output layer of `model` carries an adapter, which TRL's loss would pass by."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    output = model.get_output_embeddings()
+    if isinstance(output, BaseTunerLayer):
+        raise UserError(
+            "TRL computes the loss from the output layer's weight, so an adapter on it would never be trained: leave "
+            "it out of target_modules (and ensure_weight_tying off), or train with Transformers' own Trainer."
+        )

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import ranks
 from .data import load_texts
 from .files import write_json
 from .measures.perplexity import perplexity
@@ -43,7 +44,9 @@ class Forgetting:
                 "rows": len(self.rows),
                 "data": self.config.forgetting_data,
             }
-            write_json(file, self.found)
+            ranks.wait()  # all have looked for the file
+            if ranks.is_first():
+                write_json(file, self.found)
 
     def after(self, model: "Module", tokenizer: "PreTrainedTokenizerBase") -> None:
         self.found["after"] = self._measured(model, tokenizer)

@@ -138,12 +138,13 @@ def _layers(model: "PeftModel", adapter: Adapter | None) -> Iterator[Layer]:
                     f"where the base needs {list(expected[key].shape)}."
                 )
         k, d, r = module.in_features, module.out_features, module.r["default"]
-        spectrum, cost, side = None, 0, r
+        spectrum, cost, side, matrices = None, 0, r, 1
         if isinstance(module, MoraLayer):
             operator, side = module.operator["default"], module.r_hat["default"]
             uncapped = r_hat_for(k, d, r, even=needs_even_side(config.operator), cap=False)
-            cost = uncapped**2 - side**2
-            if adapter:
+            matrices = expected[start + "mora_M"].numel() // side**2  # one, or one an expert
+            cost = matrices * (uncapped**2 - side**2)
+            if adapter and matrices == 1:
                 spectrum = summarize(mora_values(operator, found[start + "mora_M"]) * config.scaling)
         elif adapter and start + "lora_B.weight" in found:
             A, B = found[start + "lora_A.weight"], found[start + "lora_B.weight"]
@@ -151,7 +152,7 @@ def _layers(model: "PeftModel", adapter: Adapter | None) -> Iterator[Layer]:
                 spectrum = summarize(factored_values(B, A) * module.scaling["default"])
         parameters = sum(tensor.numel() for tensor in tensors.values())
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        yield Layer(name, k, d, side, parameters, size, lora_parameters(k, d, r), cost, spectrum)
+        yield Layer(name, k, d, side, parameters, size, matrices * lora_parameters(k, d, r), cost, spectrum)
 
 
 def _title(config: "PeftConfig") -> str:

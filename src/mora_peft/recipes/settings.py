@@ -26,7 +26,7 @@ class Settings:
         target_modules: The linear layers to adapt: all-linear, a list of names, or a regular expression.
         seed: Seed of initialization, dropout and data order.
         steps: Optimizer steps.
-        batch_size: Rows a step and device.
+        batch_size: Rows a step, shared by all processes.
         gradient_accumulation: Batches added up to one step.
         max_length: Longest row in tokens; longer ones are cut.
         packing: What is joined to rows of exactly max_length tokens, so that nothing is cut off or padded: texts; all

@@ -128,7 +128,9 @@ def _is_adapted(module: "Module") -> bool:
     """Whether PEFT put an adapter for a weight matrix on `module`."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return isinstance(module, BaseTunerLayer) and getattr(module.get_base_layer().weight, "ndim", 0) == 2
+    if not isinstance(module, BaseTunerLayer):
+        return False
+    return getattr(getattr(module.get_base_layer(), "weight", None), "ndim", 0) == 2
 
 
 def _base_weight(layer: "Module") -> "Tensor | None":

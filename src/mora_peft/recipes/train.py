@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mora_peft.errors import UserError
 
-from . import checkpoints, provenance
+from . import checkpoints, provenance, ranks
+from .arguments import trainer_arguments
 from .data import check_template, load_rows, spoken
 from .files import whole_folder, write_json
 from .forgetting import FORGETTING, Forgetting
@@ -71,18 +72,24 @@ def train(config: TrainConfig) -> Path:
     not repeated. A diverged one leaves a run.json that says so. Raises UserError for bad settings, bad data, a full
     disk, and a folder that holds a run with other settings.
     """
+    with ranks.together():
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> Path:
     output = Path(config.output)
     if not config.fresh and is_finished(config):
-        print(f"{output} holds this run already: {_summary(read_run(output))}")
+        ranks.say(f"{output} holds this run already: {_summary(read_run(output))}")
         return output
     _make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     trainer, tuned, tests, forgetting, start = _prepare(config)
     # Only now is the run known to be possible; a mistyped one leaves no trace.
-    write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
+    if ranks.is_first():
+        write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
     resume = checkpoints.latest(output)
     if resume:
-        print(f"Going on from {resume}.", flush=True)
+        ranks.say(f"Going on from {resume}.")
     if forgetting:
         forgetting.before(trainer.model, trainer.processing_class)
     from .trainer import Diverged
@@ -96,30 +103,45 @@ def train(config: TrainConfig) -> Path:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Diverged as error:
         status, message = "diverged", str(error)
-    spectrum, whole = None, _saves_model(config)
-    artifact = output / ("model" if whole else "adapter")
     if status == "finished" and forgetting:
         forgetting.after(trainer.model, trainer.processing_class)
-    if status == "finished" and not config.trial:
-        spectrum = spectrum_of(trainer.model, before=start)
+    gathered = trainer.whole_state()
+    if ranks.is_first():
+        _finish(config, trainer, tuned, start, gathered, {
+            "status": status,
+            "message": message,
+            "created": started,
+            "forgetting": forgetting.found if forgetting else None,
+            "examples": _examples(output, tests),
+        })  # fmt: skip
+    ranks.wait()
+    return output
+
+
+def _finish(
+    config: TrainConfig,
+    trainer: "RecipeTrainer",
+    tuned: "Tuned",
+    start: Any,
+    gathered: "dict[str, Tensor] | None",
+    found: dict[str, Any],
+) -> None:
+    """Save what was learned and run.json, and remove what is then of no use. `gathered`: weights that were sharded."""
+    output, whole = Path(config.output), _saves_model(config)
+    artifact = output / ("model" if whole else "adapter")
+    spectrum = None
+    if found["status"] == "finished" and not config.trial:
+        spectrum = spectrum_of(trainer.model, before=start) if gathered is None else None
         with whole_folder(artifact) as folder:
-            _saved(trainer.model, whole).save_pretrained(folder)
+            _saved(trainer.model, whole).save_pretrained(folder, state_dict=gathered)
             trainer.processing_class.save_pretrained(folder)
-    result = _result(config, trainer, tuned, artifact) | {
-        "status": status,
-        "message": message,
-        "created": started,
-        "forgetting": forgetting.found if forgetting else None,
-        "spectrum": spectrum,
-        "examples": _examples(output, tests),
-    }
+    result = _result(config, trainer, tuned, artifact) | found | {"spectrum": spectrum}
     write_json(output / "run.json", result)
     for leftover in output.glob("checkpoint-*"):
         shutil.rmtree(leftover)
     for leftover in _NOTES:
         (output / leftover).unlink(missing_ok=True)
     print(f"{_summary(result)} -> {artifact if artifact.exists() else output / 'run.json'}", flush=True)
-    return output
 
 
 def read_run(output: Path) -> dict[str, Any] | None:
@@ -143,8 +165,10 @@ def holds_another_run(config: TrainConfig) -> bool:
 def _make_room(config: TrainConfig) -> None:
     """Empty the output folder if a fresh start is asked for; UserError if it holds another run."""
     output = Path(config.output)
-    if config.fresh:
+    ranks.wait()  # nobody may still be reading what is removed here
+    if config.fresh and ranks.is_first():
         _empty(output)
+    ranks.wait()
     if holds_another_run(config):
         before, now = _read_json(output / _CLAIM)["config"], json.loads(json.dumps(asdict(config)))
         names = [name for name in now if now[name] != before.get(name) and name not in provenance.BESIDE_THE_POINT]
@@ -178,7 +202,7 @@ def _prepare(config: TrainConfig) -> _Session:
     import torch
     from transformers import PrinterCallback, set_seed
 
-    from .embeddings import train_embeddings
+    from .embeddings import check_output_layer, train_embeddings
     from .progress import Progress
     from .trainer import RecipeTrainer
 
@@ -197,6 +221,7 @@ def _prepare(config: TrainConfig) -> _Session:
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
     if embeddings:
         train_embeddings(tuned.model)
+    check_output_layer(tuned.model)
 
     def measure() -> dict[str, float]:
         metrics = {}
@@ -209,7 +234,7 @@ def _prepare(config: TrainConfig) -> _Session:
                 _note_answers(Path(config.output), answers, before=trainer.state.global_step == 0)
         return metrics
 
-    arguments = _arguments(
+    arguments = trainer_arguments(
         config,
         autocast=whole and dtype == torch.bfloat16,
         measured=eval_rows is not None,
@@ -222,13 +247,14 @@ def _prepare(config: TrainConfig) -> _Session:
         eval_dataset=eval_rows.select_columns(_columns(eval_rows)) if eval_rows is not None else None,
         processing_class=tokenizer,
         measure=measure if tests else None,
-        callbacks=[Progress(), *tuned.callbacks],
+        callbacks=[*([Progress()] if ranks.is_first() else []), *tuned.callbacks],
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )
     trainer.remove_callback(PrinterCallback)
+    ranks.check_sharding(trainer.is_fsdp_enabled)
     if eval_rows is not None and len(trainer.eval_dataset) < len(eval_rows):
         lost = len(eval_rows) - len(trainer.eval_dataset)
-        print(f"{lost} of {len(eval_rows)} rows have prompts that fill max_length, and count in no loss.", flush=True)
+        ranks.say(f"{lost} of {len(eval_rows)} rows have prompts that fill max_length, and count in no loss.")
     return _Session(trainer, tuned, tests, forgetting, weights_of(tuned.model) if method.trains_base else None)
 
 
@@ -249,48 +275,6 @@ def _rows(config: TrainConfig) -> "tuple[Any, Dataset, Dataset | None, list[Test
         return options, learned, measured, []
     tests = [test.limited(config.evaluate_rows) for test in task.tests(options, learned, config.eval_data)]
     return options, learned, tests[0].rows, tests
-
-
-def _arguments(config: TrainConfig, autocast: bool, measured: bool, texts: bool) -> Any:
-    import torch
-    from trl import SFTConfig
-
-    return SFTConfig(
-        output_dir=config.output,
-        seed=config.seed,
-        # Without a seed of its own the data order would hang on how many random numbers a method's start draws.
-        data_seed=config.seed,
-        max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.evaluate_batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        max_length=config.max_length,
-        packing=config.packing == "all" or (config.packing == "texts" and texts),
-        # Texts flow on into the next row. Rows with a prompt stay whole, and are kept apart by their positions.
-        packing_strategy="wrapped" if texts else "bfd",
-        eval_packing=False,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch",
-        bf16=autocast,
-        gradient_checkpointing=config.gradient_checkpointing,
-        eval_strategy="steps" if measured else "no",
-        eval_steps=config.evaluate_every,
-        eval_on_start=measured,
-        save_strategy="steps",
-        save_steps=config.checkpoint_every,
-        logging_steps=config.log_every,
-        # A loss that is not a number must be seen, not averaged away.
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
-        report_to=config.report_to or "none",
-        disable_tqdm=True,
-        use_cpu=not torch.accelerator.is_available(),
-        dataloader_pin_memory=torch.accelerator.is_available(),
-    )
 
 
 def _columns(rows: "Dataset") -> list[str]:
@@ -350,7 +334,8 @@ def _read_json(file: Path) -> Any:
 
 def _note_answers(output: Path, answers: list[str], before: bool) -> None:
     """Keep the answers of the untrained model, and of the last measurement, for the examples."""
-    write_json(output / ("before.json" if before else "after.json"), answers)
+    if ranks.is_first():
+        write_json(output / ("before.json" if before else "after.json"), answers)
 
 
 def _examples(output: Path, tests: "list[Test]") -> list[dict[str, str]]:

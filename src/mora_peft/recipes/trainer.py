@@ -4,10 +4,11 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerState
 from trl import SFTTrainer
 
@@ -45,7 +46,10 @@ class RecipeTrainer(SFTTrainer):
         if inputs["labels"].device.type != "cpu" or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         total, count = labelled_loss(model, inputs)
-        return total / (count if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            return total / count
+        # Counted over all processes, whose gradients are then averaged.
+        return total * self.accelerator.num_processes / num_items_in_batch
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Measure the loss per token on the evaluation rows, and the task's metrics."""
@@ -62,6 +66,12 @@ class RecipeTrainer(SFTTrainer):
         super().log(logs, start_time)
         if not math.isfinite(logs.get("loss", 0.0)):
             raise Diverged(f"The loss is {logs['loss']} at step {self.state.global_step}: try a lower learning rate.")
+
+    def whole_state(self) -> dict[str, torch.Tensor] | None:
+        """All weights by name, gathered by all processes together where each holds a part (FSDP, ZeRO-3); else None."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return None
+        return self.accelerator.get_state_dict(self.model_wrapped)
 
     def restore(self, checkpoint: Path) -> None:
         """Take over weights and records of the checkpoint of a last step, after which `train` would add one more."""
@@ -115,18 +125,34 @@ class RecipeTrainer(SFTTrainer):
 
 @torch.no_grad()
 def mean_token_loss(trainer: SFTTrainer) -> float:
-    """The mean negative log-likelihood, in nats, of the evaluation rows' tokens that the loss is on."""
-    total, tokens = 0.0, 0
+    """The mean negative log-likelihood, in nats, of the evaluation rows' tokens that the loss is on.
+
+    Each process computes its share, and all as often: a model whose weights are sharded is gathered by all at once.
+    """
+    world, found = trainer.accelerator, torch.zeros(2, dtype=torch.float64)
     with evaluating(trainer.model):
-        for batch in trainer.get_eval_dataloader():
-            rows = max(1, _MOST_TOKENS // batch["input_ids"].shape[1])
-            for part in zip(*(value.split(rows) for value in batch.values()), strict=True):
-                loss, count = labelled_loss(trainer.model, dict(zip(batch, part, strict=True)))
-                total += loss.item()
-                tokens += count
+        for number, part in enumerate(parts := list(_parts_to_measure(trainer))):
+            if number % world.num_processes == world.process_index:
+                loss, count = labelled_loss(trainer.model, part)
+                found += torch.tensor([loss.item(), count], dtype=torch.float64)
+        if world.process_index >= len(parts) % world.num_processes > 0:
+            labelled_loss(trainer.model, parts[0])
+    if world.num_processes > 1:
+        found = world.reduce(found.to(world.device))
+    total, tokens = found.tolist()
     if not tokens:
         raise UserError("No row to measure has a token that counts: their prompts fill max_length; raise --max_length.")
     return total / tokens
+
+
+def _parts_to_measure(trainer: SFTTrainer) -> Iterator[dict[str, torch.Tensor]]:
+    """The evaluation rows in batches of few enough tokens, on the model's device; the same in every process."""
+    rows = trainer._remove_unused_columns(trainer.eval_dataset, description="Evaluation")
+    batches = DataLoader(rows, batch_size=trainer.args.eval_batch_size, collate_fn=trainer.data_collator)
+    for batch in batches:
+        size = max(1, _MOST_TOKENS // batch["input_ids"].shape[1])
+        for part in zip(*(value.to(trainer.args.device).split(size) for value in batch.values()), strict=True):
+            yield dict(zip(batch, part, strict=True))
 
 
 def labelled_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:

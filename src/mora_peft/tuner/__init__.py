@@ -1,7 +1,8 @@
 """MoRA as a PEFT tuner, in PEFT's own four-file grammar."""
 
 from .config import MoraConfig
-from .layer import MoraLayer, MoraLinear
+from .layer import MoraLayer
+from .linear import MoraLinear
 from .model import MoraModel
 from .registration import register
 

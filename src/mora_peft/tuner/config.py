@@ -31,12 +31,16 @@ class MoraConfig(PeftConfig):
         scaling: A factor on ΔW.
         target_modules: Names of the layers to adapt, a regular expression, or `"all-linear"`; None takes PEFT's
             default for the architecture.
+        target_parameters: Names of parameters to adapt that no linear layer owns, such as `"experts.gate_up_proj"`;
+            each expert gets an M of its own.
         exclude_modules: Names, or a regular expression, of layers to leave out.
         layers_to_transform: Indices of the layers to adapt.
         layers_pattern: Name of the layer list that the indices count, where PEFT does not know it.
         rank_pattern: r by layer name or regular expression, where it differs from `r`.
         bias: Which biases are trained: `"none"`, `"all"` or `"mora_only"`.
         modules_to_save: Further modules that are trained whole and saved with the adapter.
+        ensure_weight_tying: Where the output layer shares the embedding's weight and either is adapted, give both one
+            M, as they have one weight; merging then keeps them one. False: each has its own M.
         init_weights: True: M = 0, so that ΔW = 0 at the start. False: random (for tests).
 
     Raises:
@@ -53,16 +57,22 @@ class MoraConfig(PeftConfig):
     scaling: float = field(default=1.0, metadata={"help": "A factor on the weight difference."})
     target_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to adapt."})
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to leave out."})
+    target_parameters: list[str] | None = field(default=None, metadata={"help": "Parameters to adapt, by name."})
     layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layer indices to adapt."})
     layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
     rank_pattern: dict | None = field(default_factory=dict, metadata={"help": "r by layer name where it differs."})
     bias: str = field(default="none", metadata={"help": "Biases to train: 'none', 'all' or 'mora_only'."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules trained whole and saved."})
+    ensure_weight_tying: bool = field(default=False, metadata={"help": "One M for layers that share a weight."})
     init_weights: bool = field(default=True, metadata={"help": "True: start at a zero weight difference."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.MORA
+        if self.ensure_weight_tying:  # what PEFT finds tied is kept here, as for LoRA
+            self.modules_to_tie = self.target_modules_to_tie = None
+        if isinstance(self.target_parameters, str):
+            raise TypeError(f"`target_parameters` must be a list of names, but is {self.target_parameters!r}.")
         self._resolve_operator()
         self.rank_pattern = dict(self.rank_pattern or {})
         _check_rank("r", self.r)

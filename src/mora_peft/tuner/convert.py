@@ -1,6 +1,7 @@
 """Checkpoints of the authors' code → MoRA; MoRA → LoRA, exactly for sharing and with its error stated otherwise."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from torch import Tensor
 
-from mora_peft.operators import Sharing, needs_even_side, r_hat_for
+from mora_peft.operators import Operator, Sharing, needs_even_side, r_hat_for
 
 from .config import MoraConfig
 from .files import PICKLE, WEIGHTS, read_config, read_weights
 from .layer import MoraLayer
+from .linear import MoraLinear
+from .parameter import ParamWrapper
 
 Shapes = dict[str, tuple[int, int]]
 
@@ -90,6 +93,9 @@ _KEPT = ("base_model_name_or_path", "revision", "task_type", "target_modules", "
          "modules_to_save", "rank_pattern")  # fmt: skip
 
 
+_KEPT_BY_LORA = ("exclude_modules", "target_parameters", "ensure_weight_tying")
+
+
 def _square(key: str, tensor: Tensor) -> Tensor:
     if tensor.ndim != 2 or tensor.shape[0] != tensor.shape[1]:
         raise ValueError(f"{key} must be one square matrix, but has the shape {tuple(tensor.shape)}.")
@@ -137,7 +143,8 @@ def to_lora(
         Frobenius norm, that of all layers together under `"total"`.
 
     Raises:
-        ValueError: No such MoRA adapter, a rank below 1, or none where the operator is no LoRA.
+        ValueError: No such MoRA adapter, a rank below 1 or none where the operator is no LoRA, or a layer that PEFT's
+            LoRA has no equal of: a convolution in groups.
     """
     config = model.peft_config.get(adapter_name)
     if not isinstance(config, MoraConfig):
@@ -152,13 +159,16 @@ def to_lora(
     ranks, errors, lost, total = {}, {}, 0.0, 0.0
     transposed = False
     for name, layer in model.base_model.model.named_modules():
-        if not isinstance(layer, MoraLayer) or adapter_name not in layer.mora_M:
+        if not isinstance(layer, MoraLayer) or adapter_name not in layer.operator:
             continue
-        A, B, error, norm = _factors(layer, adapter_name, rank)
-        state[f"{_PREFIX}{name}.lora_A.weight"], state[f"{_PREFIX}{name}.lora_B.weight"] = A, B
-        ranks[name], errors[name] = A.shape[0], error / norm if norm else 0.0
-        lost, total = lost + error**2, total + norm**2
-        transposed = transposed or layer._transposed
+        pieces = [_factors(layer.operator[adapter_name], M, rank) for M in _matrices(layer, adapter_name)]
+        dtype = layer._M(adapter_name).dtype
+        tensors = layer.lora_tensors([A for A, *_ in pieces], [B for _, B, *_ in pieces])
+        state |= {f"{_PREFIX}{name}.{key}": tensor.to(dtype).contiguous() for key, tensor in tensors.items()}
+        error, norm = (sum(piece[i] ** 2 for piece in pieces) for i in (2, 3))
+        ranks[_full_name(layer, name)], errors[name] = pieces[0][0].shape[0], (error / norm) ** 0.5 if norm else 0.0
+        lost, total = lost + error, total + norm
+        transposed = transposed or (isinstance(layer, MoraLinear) and layer._transposed)
     errors["total"] = (lost / total) ** 0.5 if total else 0.0
 
     common = Counter(ranks.values()).most_common(1)[0][0]
@@ -173,20 +183,31 @@ def to_lora(
         bias={"mora_only": "lora_only"}.get(config.bias, config.bias),
         fan_in_fan_out=transposed,
         inference_mode=True,
-        **{name: getattr(config, name) for name in (*_KEPT[:-1], "exclude_modules")},
+        **{name: getattr(config, name) for name in (*_KEPT[:-1], *_KEPT_BY_LORA)},
     )
     return lora, state, errors
 
 
-@torch.no_grad()
-def _factors(layer: MoraLayer, adapter: str, rank: int | None) -> tuple[Tensor, Tensor, float, float]:
-    """A (rank, k), B (d, rank) with BA ≈ scaling · ΔW in M's dtype, ‖scaling · ΔW − BA‖ and ‖scaling · ΔW‖."""
-    operator, dtype = layer.operator[adapter], layer.mora_M[adapter].dtype
+def _full_name(layer: MoraLayer, name: str) -> str:
+    """What PEFT matches patterns of ranks with: a layer's name, or a parameter's."""
+    if isinstance(layer, ParamWrapper):
+        return f"{name.replace('.base_layer', '')}.{layer.parameter_name}"
+    return name
+
+
+def _matrices(layer: MoraLayer, adapter: str) -> Iterator[Tensor]:
+    """scaling · M of each expert of a layer, or the one there is."""
     M = layer._merge_M(adapter)
+    return iter(M.view(-1, *M.shape[-2:]))
+
+
+@torch.no_grad()
+def _factors(operator: Operator, M: Tensor, rank: int | None) -> tuple[Tensor, Tensor, float, float]:
+    """A (rank, k), B (d, rank) with BA ≈ ΔW(M), ‖ΔW − BA‖ and ‖ΔW‖."""
     if isinstance(operator, Sharing):
         A, B = operator.lora_factors(M)
         if rank is None or rank >= operator.r_hat:
-            return A.to(dtype).contiguous(), B.to(dtype).contiguous(), 0.0, (B @ A).norm().item()
+            return A, B, 0.0, (B @ A).norm().item()
         # The SVD of BA from those of its thin parts: r̂ x r̂ instead of d x k.
         (left, upper), (right, lower) = torch.linalg.qr(B), torch.linalg.qr(A.T)
         U, S, Vh = torch.linalg.svd(upper @ lower.T)
@@ -195,7 +216,7 @@ def _factors(layer: MoraLayer, adapter: str, rank: int | None) -> tuple[Tensor, 
         U, S, Vh = torch.linalg.svd(operator.delta_weight(M), full_matrices=False)
     root = S[:rank].sqrt()
     A, B = root[:, None] * Vh[:rank], U[:, :rank] * root
-    return A.to(dtype).contiguous(), B.to(dtype).contiguous(), S[rank:].norm().item(), S.norm().item()
+    return A, B, S[rank:].norm().item(), S.norm().item()
 
 
 def save_state(folder: str | Path, config: Any, state: dict[str, Tensor]) -> None:

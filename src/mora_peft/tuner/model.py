@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
@@ -20,7 +21,11 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from .config import MoraConfig
-from .layer import BASE, MoraLayer, MoraLinear
+from .conv import MoraConv
+from .embedding import MoraEmbedding, MoraTiedHead
+from .layer import BASE, MoraLayer
+from .linear import MoraLinear
+from .parameter import ParamWrapper
 
 
 class MoraModel(BaseTuner):
@@ -52,27 +57,70 @@ class MoraModel(BaseTuner):
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **optional_kwargs: Any,
+        parameter_name: str | None = None,
     ) -> None:
         if current_key is None:
             raise ValueError("Current Key shouldn't be `None`")
         r = config.r_for(current_key)
-        if isinstance(target, MoraLayer):
+        tied = parameter_name is None and bool(self._check_tied_module_exists(config, current_key))
+        # A wrapper that has this adapter already wraps another parameter of the same module.
+        nested = isinstance(target, ParamWrapper) and adapter_name in target.operator
+        if isinstance(target, MoraLayer) and not nested:
+            if tied != isinstance(target, MoraTiedHead):
+                raise ValueError(f"Adapters of one model must agree on `ensure_weight_tying` ({current_key}).")
             target.update_layer(adapter_name, r, config=config)
             return
+        options = {"config": config, "r": r}
+        if parameter_name is not None:
+            layer = ParamWrapper(target, adapter_name, parameter_name=parameter_name, **options)
+        elif tied:
+            embedding = self.model.get_input_embeddings()
+            layer = MoraTiedHead(target, adapter_name, embedding=embedding, **options)
+        else:
+            layer = self._wrapped(target, adapter_name, current_key, **options)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+    def _wrapped(self, target: nn.Module, adapter_name: str, key: str, **options: Any) -> MoraLayer:
+        """`target` in the layer that adapts its kind."""
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        if isinstance(base, nn.Embedding):
+            return MoraEmbedding(target, adapter_name, **options)
+        if isinstance(base, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            return MoraConv(target, adapter_name, **options)
         quantization_kwargs = get_quantization_kwargs(self)
         quantization = resolve_quantization_backend(base, **quantization_kwargs)
         if not isinstance(base, nn.Linear | Conv1D) and getattr(quantization, "layer_type", None) != "linear":
             raise ValueError(
-                f"Target module {target} ({current_key}) is not supported: MoRA adapts `torch.nn.Linear` (plain or "
-                "quantized) and transformers' `Conv1D`. Leave it out of `target_modules`, or name it in "
-                "`modules_to_save` to train it whole."
+                f"Target module {target} ({key}) is not supported: MoRA adapts `torch.nn.Linear` (plain or quantized), "
+                "transformers' `Conv1D`, `torch.nn.Embedding`, and convolutions that are not transposed. Leave it out "
+                "of `target_modules`, or name it in `modules_to_save` to train it whole."
             )
-        layer = MoraLinear(target, adapter_name, config=config, r=r, **quantization_kwargs)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
+        return MoraLinear(target, adapter_name, **options, **quantization_kwargs)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        if isinstance(child, ParamWrapper):  # what it wraps has no `weight` to hand on, as PEFT expects of layers
+            setattr(parent, child_name, new_module)
+        else:
+            super()._replace_module(parent, child_name, new_module, child)
+
+    def _check_new_adapter_config(self, config: MoraConfig) -> None:
+        super()._check_new_adapter_config(config)
+        # Which parameter a matrix belongs to is told by the order in which wrappers are nested.
+        for name, other in self.peft_config.items():
+            asked = [set(each.target_parameters or ()) for each in (config, other)]
+            if other is not config and all(asked) and asked[0] != asked[1]:
+                raise ValueError(
+                    "All adapters of one model must have the same `target_parameters`, or none: "
+                    f"got {sorted(asked[0])}, but the adapter {name!r} has {sorted(asked[1])}."
+                )
+
+    # LoRA's model asks for no target modules where there are target parameters, and leaves what shares the embedding's
+    # weight to the embedding.
+    _prepare_adapter_config = LoraModel._prepare_adapter_config
+    _add_modules_to_save_to_tie = LoraModel._add_modules_to_save_to_tie
+    _add_targets_to_tie = LoraModel._add_targets_to_tie
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -137,7 +185,7 @@ class MoraModel(BaseTuner):
         with torch.no_grad():
             for _, layer in layers:
                 if adapter_name not in layer.mora_M:
-                    continue
+                    continue  # absent here, or tied to the embedding's
                 total = sum(w * layer.scaling[n] * layer.mora_M[n] for n, w in zip(adapters, weights, strict=True))
                 layer.mora_M[adapter_name].copy_(total / layer.scaling[adapter_name])
 

@@ -1,0 +1,32 @@
+"""What test_ranks.py starts as two processes: each trains the settings of a JSON file, one after another.
+
+A case may ask for an end in the middle: `stop` interrupts all processes before a step, `kill` ends the second one.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+
+from mora_peft.recipes import train
+from mora_peft.recipes.trainer import RecipeTrainer
+
+ORIGINAL = RecipeTrainer.training_step
+
+
+def ending(stop: int | None = None, kill: int | None = None):
+    def training_step(self, *args, **kwargs):
+        if self.state.global_step == stop:
+            raise KeyboardInterrupt
+        if self.state.global_step == kill and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ORIGINAL(self, *args, **kwargs)
+
+    return training_step
+
+
+for case in json.load(open(sys.argv[1])):
+    RecipeTrainer.training_step = ending(**case.pop("ending", {}))
+    with contextlib.suppress(KeyboardInterrupt):
+        train.train(train.TrainConfig(**case))

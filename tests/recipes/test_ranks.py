@@ -1,0 +1,111 @@
+"""Two processes train what one does: the same losses and weights, checkpoints for each other, an end that is told."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from safetensors.torch import load_file
+
+from mora_peft.errors import UserError
+from mora_peft.recipes import checkpoints, ranks, train
+from mora_peft.recipes.trainer import RecipeTrainer
+
+# Sums of the same float32 numbers in another order: of losses, gradients and what Adam makes of them.
+TOLERANCE = 1e-4
+METHODS = {"mora": {}, "remora": {"every": 3, "rewarm": 1}}
+
+
+def launch(cases: list[dict], folder: Path) -> subprocess.CompletedProcess:
+    """Train the cases in two processes that torchrun starts."""
+    file = folder / "cases.json"
+    file.write_text(json.dumps(cases))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*command, str(Path(__file__).with_name("in_ranks.py")), str(file)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def stopped(config: train.TrainConfig, step: int, monkeypatch) -> None:
+    original = RecipeTrainer.training_step
+
+    def training_step(self, *args, **kwargs):
+        if self.state.global_step == step:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RecipeTrainer, "training_step", training_step)
+        train.train(config)
+
+
+def check_same(output: Path, expected: Path) -> None:
+    """Within TOLERANCE the same weights, losses and measurements."""
+    [mine], [yours] = ([*folder.glob("adapter/*.safetensors"), *folder.glob("model/*.safetensors")]
+                       for folder in (output, expected))  # fmt: skip
+    mine, yours = load_file(mine), load_file(yours)
+    assert mine.keys() == yours.keys()
+    for name, tensor in mine.items():
+        assert (tensor - yours[name]).norm() <= TOLERANCE * yours[name].norm(), name
+    mine, yours = train.read_run(output), train.read_run(expected)
+    for name in ("history", "evaluations"):
+        for first, second in zip(mine[name], yours[name], strict=True):
+            assert first["step"] == second["step"]
+            assert first["loss"] == pytest.approx(second["loss"], rel=TOLERANCE)
+    assert (mine["tokens"], mine["steps"]) == (yours["tokens"], yours["steps"])
+
+
+def test_two_processes_train_what_one_does(settings, tmp_path, monkeypatch):
+    settings |= {"batch_size": 4, "dtype": "float32", "learning_rate": 1e-2}
+
+    def case(name: str, method: str = "mora", **ending) -> dict:
+        own = {"output": str(tmp_path / name), "method": method, "method_options": METHODS[method]}
+        return settings | own | ({"ending": ending} if ending else {})
+
+    def one(name: str, method: str = "mora") -> Path:
+        return train.train(train.TrainConfig(**case(name, method)))
+
+    stopped(train.TrainConfig(**case("one, then two")), 5, monkeypatch)
+    cases = [
+        case("mora"), case("remora", "remora"), case("two, then one", "remora", stop=5), case("one, then two"),
+        case("killed", kill=5),
+    ]  # fmt: skip
+    launched = launch(cases, tmp_path)
+    assert launched.returncode != 0
+    assert "another process of this run has ended" in launched.stderr or "Signal 9" in launched.stderr
+
+    whole = {method: one(f"one, {method}", method) for method in METHODS}
+    for method, expected in whole.items():
+        check_same(tmp_path / method, expected)
+    assert checkpoints.latest(tmp_path / "two, then one").name == "checkpoint-4"
+    check_same(one("two, then one", "remora"), whole["remora"])
+    check_same(tmp_path / "one, then two", whole["mora"])
+    assert checkpoints.latest(tmp_path / "killed").name == "checkpoint-4"
+    check_same(one("killed"), whole["mora"])
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(settings, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="batch_size is 3, which 2 processes cannot share evenly"):
+        ranks.share_of(3, "batch_size")
+
+
+def test_sharding_that_would_be_passed_over_is_refused(settings, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="on accelerators only"):
+        train.train(train.TrainConfig(**settings))
+
+
+def test_the_loss_of_a_process_is_told_and_other_errors_are_not_hidden(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", lambda **_: SimpleNamespace(destroy_process_group=list))
+    for words, kind in (("Connection closed by peer [127.0.0.1]:5", UserError), ("out of memory", RuntimeError)):
+        with pytest.raises(kind), ranks.together():
+            raise RuntimeError(words)
