@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from mora_peft.operators.rotation import forget_tables
 
@@ -73,9 +75,13 @@ def memory_of_step(model: PeftModel, batch_size: int, length: int, quantization:
 
 def _fake_step(model: PeftModel, batch_size: int, length: int) -> tuple[int, int]:
     """Bytes above the parameters: kept at the end of the forward pass, and at the most."""
+    # Without numbers Transformers cannot see that no row is padded, and would make a mask that a real step goes
+    # without. An attention of another name gets none.
+    AttentionInterface.register("sdpa_unmasked", sdpa_attention_forward)
+    model.get_base_model().set_attn_implementation("sdpa_unmasked")
     with FakeTensorMode():
         _fill(model)
-        ids = torch.zeros(batch_size, length, dtype=torch.long)
+        ids = torch.zeros(batch_size, length, dtype=torch.long, device="cpu")
         with _Live([*model.parameters(), *model.buffers(), ids]) as live:
             loss = model.train()(input_ids=ids, labels=ids, use_cache=False).loss
             kept = live.now
@@ -90,7 +96,7 @@ def _fill(model: nn.Module) -> None:
         for table in (module._parameters, module._buffers):
             for name, old in table.items():
                 if old is not None and old not in made:
-                    new = torch.empty(old.shape, dtype=old.dtype)
+                    new = torch.empty(old.shape, dtype=old.dtype, device="cpu")
                     made[old] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
                 table[name] = made.get(old)
 
