@@ -11,6 +11,11 @@ class UserError(ValueError):
     """Bad input: one sentence that names the value, says what was expected and what to do."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on an accelerator or (where torch is refused it) on the host."""
+    return "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether `error`, or anything that caused it, says that no more could be written.
 

@@ -107,6 +107,53 @@ def test_a_full_disk_leaves_the_checkpoint_before(settings, whole, monkeypatch):
     assert same(weights(config.output), weights(expected))
 
 
+def test_running_out_of_memory_says_what_to_change(settings, monkeypatch):
+    def training_step(self, *args, **kwargs):
+        return torch.empty(2**50)
+
+    monkeypatch.setattr(RecipeTrainer, "training_step", training_step)
+    with pytest.raises(UserError, match=r"not enough memory for 3 rows.*gradient_accumulation.*inspect"):
+        train.train(train.TrainConfig(**settings))
+
+
+@pytest.mark.parametrize("method", ["mora", "remora"])
+def test_the_best_checkpoint_is_kept_and_ends_the_run(method, settings, tmp_path, monkeypatch):
+    # The loss is set to fall and then to rise for good: by the end, the best checkpoint would long have gone.
+    own = {
+        "method": method,
+        "method_options": OPTIONS[method] if method == "remora" else {},
+        "keep": "best",
+        "steps": 9,
+        "evaluate_every": 1,
+        "checkpoint_every": 1,
+        "schedule": "constant_with_warmup",
+        "warmup": 0,
+    }
+    config = train.TrainConfig(**settings | own)
+    original, losses = RecipeTrainer.evaluate, {}
+
+    def evaluate_worse(self, *args, **kwargs):
+        metrics = original(self, *args, **kwargs)
+        step = self.state.global_step
+        metrics["eval_loss"] = losses[step] = abs(step - 4.0)
+        self.state.log_history[-1]["eval_loss"] = losses[step]
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecipeTrainer, "evaluate", evaluate_worse)
+        output = train.train(config)
+    run = train.read_run(output)
+    assert run["kept_step"] == 4 and run["steps"] == 9
+    assert [point["step"] for point in run["history"]] == list(range(1, 10))
+    short = settings | own | {"keep": "last", "steps": 4, "output": str(tmp_path / "short")}
+    assert same(weights(output), weights(train.train(train.TrainConfig(**short))))
+
+
+def test_every_checkpoint_must_be_measured_to_find_the_best(settings):
+    with pytest.raises(UserError, match=r"checkpoint_every \(2\) is not a multiple of evaluate_every \(3\)"):
+        train.TrainConfig(**settings | {"keep": "best"})
+
+
 def test_a_run_stopped_at_its_very_end_is_completed(settings, whole, monkeypatch):
     expected = whole("lora")
     config = train.TrainConfig(**settings, method="lora", method_options=OPTIONS["lora"])

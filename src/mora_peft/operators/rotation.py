@@ -151,3 +151,8 @@ def _rotation_tables(blocks: int, r_hat: int, dtype: torch.dtype, device: torch.
         turned = angles(blocks, r_hat, device)
         cos, sin = turned.cos(), turned.sin()
         return torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)
+
+
+def forget_tables() -> None:
+    """Forget the tables of rotation that were made so far: for those who run operators on tensors without data."""
+    _rotation_tables.cache_clear()

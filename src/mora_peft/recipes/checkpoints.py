@@ -28,13 +28,32 @@ def latest(output: Path) -> Path | None:
     return next(filter(is_whole, reversed(_all(output))), None)
 
 
-def drop_old(output: Path) -> None:
-    """Remove all but the last whole checkpoints."""
+def best(output: Path) -> Path | None:
+    """The whole checkpoint under `output` whose own step has the lowest measured loss; None where none was measured."""
+    measured = {folder: loss for folder in filter(is_whole, _all(output)) if (loss := _loss(folder)) is not None}
+    return min(measured, key=measured.get, default=None)
+
+
+def drop_old(output: Path, but: Path | None = None) -> None:
+    """Remove all but the last whole checkpoints, and the one named `but`."""
     for folder in [folder for folder in _all(output) if is_whole(folder)][:-_KEPT]:
-        shutil.rmtree(folder)
+        if folder != but:
+            shutil.rmtree(folder)
+
+
+def step_of(folder: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(folder.name.removeprefix("checkpoint-"))
+
+
+def _loss(folder: Path) -> float | None:
+    """The loss measured at the checkpoint's step; NaN counts as none."""
+    history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry and entry["step"] == step_of(folder)]
+    return losses[-1] if losses and losses[-1] == losses[-1] else None
 
 
 def _all(output: Path) -> list[Path]:
     """The checkpoint folders under `output`, oldest first."""
     found = [folder for folder in output.glob("checkpoint-*") if folder.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(found, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+    return sorted(found, key=step_of)

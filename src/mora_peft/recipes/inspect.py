@@ -28,6 +28,12 @@ class InspectConfig:
         fold: Fold the rows that rotation or decoupling would drop.
         target_modules: Layers of the planned adapter: all-linear, a list of names, or a regular expression.
         base: Base model, where the adapter does not name it.
+        plan: Say what memory a training step of the planned adapter needs, before anything is loaded.
+        batch_size: Rows a step on one device, for the plan.
+        max_length: Tokens a row, for the plan.
+        dtype: Of the base, for the plan.
+        quantization: How the base's linear layers are stored, for the plan: none, nf4 (4 bits) or int8.
+        gradient_checkpointing: Recompute activations in the backward pass, for the plan.
         json: Print JSON, with every layer by itself.
     """
 
@@ -38,7 +44,18 @@ class InspectConfig:
     fold: bool = False
     target_modules: str | list[str] = "all-linear"
     base: str | None = None
+    plan: bool = False
+    batch_size: int = 1
+    max_length: int = 2048
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    gradient_checkpointing: bool = False
     json: bool = False
+
+    def __post_init__(self):
+        for name in ("batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)
@@ -73,11 +90,39 @@ def inspect(config: InspectConfig) -> list[Layer]:
     model = _without_weights(base, adapter.config if adapter else _plan(config), config.source)
     layers = list(_layers(model, adapter))
     title = f"{config.source}: {_title(model.peft_config['default'])}" + ("" if adapter else " (planned)")
+    memory = _memory(model, config) if config.plan else {}
     if config.json:
-        print(json.dumps({"title": title, "totals": _totals(layers), "layers": [asdict(layer) for layer in layers]}))
+        found = {"title": title, "totals": _totals(layers), "layers": [asdict(layer) for layer in layers]}
+        print(json.dumps(found | ({"memory": memory} if memory else {})))
     else:
         _print_table(title, layers)
+        _print_memory(memory, config)
     return layers
+
+
+def _memory(model: "PeftModel", config: InspectConfig) -> dict[str, int]:
+    """Bytes of a training step by what they are for, and their sum."""
+    import torch
+
+    from .memory import memory_of_step
+
+    for parameter in model.parameters():
+        if not parameter.requires_grad:  # the adapter is trained in float32
+            parameter.data = parameter.data.to(getattr(torch, config.dtype))
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    memory = memory_of_step(model, config.batch_size, config.max_length, config.quantization)
+    return asdict(memory) | {"total": memory.total}
+
+
+def _print_memory(memory: dict[str, int], config: InspectConfig) -> None:
+    if not memory:
+        return
+    kind = config.dtype if config.quantization == "none" else f"{config.quantization}, computed in {config.dtype}"
+    checkpoints = ", activations recomputed" if config.gradient_checkpointing else ""
+    print(f"Memory of a step on {config.batch_size} x {config.max_length} tokens ({kind}{checkpoints}), GiB:")
+    for name, size in memory.items():
+        print(f"  {name:<12}{size / 2**30:9.3f}")
 
 
 def _plan(config: InspectConfig) -> "PeftConfig":

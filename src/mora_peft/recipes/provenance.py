@@ -18,6 +18,8 @@ def fingerprint(config: dict[str, Any]) -> str:
     """A hash of the settings that decide a run's result, the contents of its local data files included."""
     digest = hashlib.sha256()
     settings = {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
+    if settings.get("keep") == "last":  # what all runs did before there was a choice
+        del settings["keep"]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in _sources(config):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -42,6 +42,8 @@ class Settings:
         evaluate_rows: Measure on so many rows only.
         evaluate_batch_size: Rows measured at once.
         checkpoint_every: Steps between checkpoints, from which an interrupted run goes on.
+        keep: Which weights a run ends with: those after the last step, or those of the checkpoint with the lowest
+            measured loss (best), for which every checkpoint must be measured.
         log_every: Steps between logged losses.
         report_to: Where Transformers also sends the logs: tensorboard, trackio, wandb.
         fresh: Start anew where the output folder already holds a run.
@@ -73,6 +75,7 @@ class Settings:
     evaluate_rows: int | None = None
     evaluate_batch_size: int = 64
     checkpoint_every: int = 50
+    keep: Literal["last", "best"] = "last"
     log_every: int = 1
     report_to: list[str] = field(default_factory=list)
     fresh: bool = False
@@ -84,5 +87,10 @@ class Settings:
                      "evaluate_batch_size", "forgetting_rows", "checkpoint_every", "log_every"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.keep == "best" and self.checkpoint_every % self.evaluate_every:
+            raise UserError(
+                f"keep is best, but checkpoint_every ({self.checkpoint_every}) is not a multiple of evaluate_every "
+                f"({self.evaluate_every}): make it one, so that every checkpoint's loss is measured."
+            )
         if self.task is None and self.data is None:
             raise UserError("There is nothing to learn: give --data FILE, or --task memorization.")

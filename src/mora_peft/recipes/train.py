@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mora_peft.errors import UserError
+from mora_peft.errors import UserError, is_out_of_memory
 
 from . import checkpoints, provenance, ranks
 from .arguments import trainer_arguments
@@ -72,8 +72,17 @@ def train(config: TrainConfig) -> Path:
     not repeated. A diverged one leaves a run.json that says so. Raises UserError for bad settings, bad data, a full
     disk, and a folder that holds a run with other settings.
     """
-    with ranks.together():
-        return _train(config)
+    try:
+        with ranks.together():
+            return _train(config)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"There is not enough memory for {config.batch_size} rows of up to {config.max_length} tokens a step: "
+            "halve batch_size and double gradient_accumulation (the same run, but for rounding), or set "
+            f"gradient_checkpointing; `mora inspect {config.model} --plan` says what a step needs."
+        ) from error
 
 
 def _train(config: TrainConfig) -> Path:
@@ -103,6 +112,12 @@ def _train(config: TrainConfig) -> Path:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Diverged as error:
         status, message = "diverged", str(error)
+    kept = trainer.state.global_step
+    best = checkpoints.best(output) if status == "finished" and config.keep == "best" else None
+    if best:
+        trainer.take_weights(best)
+        kept = checkpoints.step_of(best)
+        ranks.say(f"Keeping the weights of step {kept}, whose loss is the lowest.")
     if status == "finished" and forgetting:
         forgetting.after(trainer.model, trainer.processing_class)
     gathered = trainer.whole_state()
@@ -110,6 +125,7 @@ def _train(config: TrainConfig) -> Path:
         _finish(config, trainer, tuned, start, gathered, {
             "status": status,
             "message": message,
+            "kept_step": kept,
             "created": started,
             "forgetting": forgetting.found if forgetting else None,
             "examples": _examples(output, tests),
@@ -247,6 +263,7 @@ def _prepare(config: TrainConfig) -> _Session:
         eval_dataset=eval_rows.select_columns(_columns(eval_rows)) if eval_rows is not None else None,
         processing_class=tokenizer,
         measure=measure if tests else None,
+        keep_best=config.keep == "best",
         callbacks=[*([Progress()] if ranks.is_first() else []), *tuned.callbacks],
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )

@@ -29,11 +29,13 @@ class Diverged(Exception):
 class RecipeTrainer(SFTTrainer):
     """SFTTrainer that measures with `measure`, a function from nothing to metrics by name, besides the loss.
 
+    With `keep_best` the checkpoint with the lowest measured loss stays when older ones are removed.
+
     All that it records is in `state.log_history`, which checkpoints carry, so that a resumed run has its whole past.
     """
 
-    def __init__(self, *args, measure: Callable[[], dict[str, float]] | None = None, **kwargs):
-        self._measure = measure
+    def __init__(self, *args, measure: Callable[[], dict[str, float]] | None = None, keep_best: bool = False, **kwargs):
+        self._measure, self._keep_best = measure, keep_best
         self._clock = _StepClock()
         super().__init__(*args, **kwargs)
         self.add_callback(self._clock)
@@ -75,10 +77,14 @@ class RecipeTrainer(SFTTrainer):
 
     def restore(self, checkpoint: Path) -> None:
         """Take over weights and records of the checkpoint of a last step, after which `train` would add one more."""
+        self.take_weights(checkpoint)
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+    def take_weights(self, checkpoint: Path) -> None:
+        """Go back to the weights of the checkpoint; the records stay."""
         self._load_from_checkpoint(str(checkpoint))
         for callback in self._merging():
             callback.load(self.model, checkpoint)
-        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
     def _get_output_dir(self, trial) -> str:
         # Transformers writes checkpoints here file by file; `_save_checkpoint` moves them out once they are complete.
@@ -103,7 +109,7 @@ class RecipeTrainer(SFTTrainer):
                 checkpoints.seal(staging / name)
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(staging / name, target)
-                checkpoints.drop_old(target.parent)
+                checkpoints.drop_old(target.parent, but=checkpoints.best(target.parent) if self._keep_best else None)
         except Exception as error:
             if not is_disk_full(error):
                 raise

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers.pytorch_utils import Conv1D
 
 from mora_peft.operators.batched import segmented_product
@@ -11,6 +12,9 @@ from mora_peft.operators.fused import mora_linear
 
 from .config import MoraConfig
 from .layer import MoraLayer
+
+#: Kinds of weights that are numbers and nothing else; a fake one stands for a plain one where memory is planned.
+_PLAIN = (nn.Parameter, FakeTensor)
 
 
 class MoraLinear(MoraLayer):
@@ -41,7 +45,7 @@ class MoraLinear(MoraLayer):
             return False
         weight, bias, dropout = base.weight, base.bias, self.mora_dropout[adapter]
         return (
-            type(weight) is nn.Parameter
+            type(weight) in _PLAIN
             and not weight.requires_grad
             and (bias is None or not bias.requires_grad)
             and x.numel() >= self.r_hat[adapter] * x.shape[-1]
