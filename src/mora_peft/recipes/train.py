@@ -21,9 +21,12 @@ from .spectrum import spectrum_of, weights_of
 from .tasks import task_named, task_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from datasets import Dataset
     from torch import Tensor
     from torch.nn import Module
+    from transformers import TrainerCallback
 
     from .methods import Tuned
     from .tasks import Test
@@ -63,8 +66,11 @@ class TrainConfig(Settings):
             raise UserError("A prompt needs a trained base, not a model from a configuration: choose another method.")
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, start: Path | None = None, callbacks: "Sequence[TrainerCallback]" = ()) -> Path:
     """Train as `config` says and return its output folder.
+
+    `start` is the folder of an adapter of the same method and size, whose weights training goes on from; `callbacks`
+    are the trainer's, besides the method's own.
 
     The folder then holds `adapter/` (or `model/` for full fine-tuning) in safetensors, and `run.json`. An interrupted
     run goes on from its last whole checkpoint, to the same weights as if it had not been interrupted. A finished one is
@@ -77,7 +83,7 @@ def train(config: TrainConfig) -> Path:
         return output
     _make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    trainer, tuned, tests, forgetting, start = _prepare(config)
+    trainer, tuned, tests, forgetting, start_weights = _prepare(config, start, callbacks)
     # Only now is the run known to be possible; a mistyped one leaves no trace.
     write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
     resume = checkpoints.latest(output)
@@ -101,7 +107,7 @@ def train(config: TrainConfig) -> Path:
     if status == "finished" and forgetting:
         forgetting.after(trainer.model, trainer.processing_class)
     if status == "finished" and not config.trial:
-        spectrum = spectrum_of(trainer.model, before=start)
+        spectrum = spectrum_of(trainer.model, before=start_weights)
         with whole_folder(artifact) as folder:
             _saved(trainer.model, whole).save_pretrained(folder)
             trainer.processing_class.save_pretrained(folder)
@@ -173,11 +179,14 @@ class _Session(NamedTuple):
     start: "dict[str, Tensor] | None"
 
 
-def _prepare(config: TrainConfig) -> _Session:
+def _prepare(
+    config: TrainConfig, start: Path | None = None, callbacks: "Sequence[TrainerCallback]" = ()
+) -> _Session:
     """Load rows and model, and build the trainer, without leaving a trace on the disk."""
     import torch
     from transformers import PrinterCallback, set_seed
 
+    from .adapters import go_on_from
     from .embeddings import train_embeddings
     from .progress import Progress
     from .trainer import RecipeTrainer
@@ -197,6 +206,8 @@ def _prepare(config: TrainConfig) -> _Session:
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
     if embeddings:
         train_embeddings(tuned.model)
+    if start is not None:
+        go_on_from(tuned.model, start)
 
     def measure() -> dict[str, float]:
         metrics = {}
@@ -222,7 +233,7 @@ def _prepare(config: TrainConfig) -> _Session:
         eval_dataset=eval_rows.select_columns(_columns(eval_rows)) if eval_rows is not None else None,
         processing_class=tokenizer,
         measure=measure if tests else None,
-        callbacks=[Progress(), *tuned.callbacks],
+        callbacks=[Progress(), *tuned.callbacks, *callbacks],
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )
     trainer.remove_callback(PrinterCallback)
