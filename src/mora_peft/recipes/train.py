@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mora_peft.errors import UserError
 
@@ -66,11 +66,17 @@ class TrainConfig(Settings):
             raise UserError("A prompt needs a trained base, not a model from a configuration: choose another method.")
 
 
-def train(config: TrainConfig, start: Path | None = None, callbacks: "Sequence[TrainerCallback]" = ()) -> Path:
+def train(
+    config: TrainConfig,
+    start: Path | None = None,
+    callbacks: "Sequence[TrainerCallback]" = (),
+    sampling: Literal["random", "group_by_length"] = "random",
+) -> Path:
     """Train as `config` says and return its output folder.
 
     `start` is the folder of an adapter of the same method and size, whose weights training goes on from; `callbacks`
-    are the trainer's, besides the method's own.
+    are the trainer's, besides the method's own. `group_by_length` puts rows of like length into a batch, which saves
+    padding where long ones stand among short ones.
 
     The folder then holds `adapter/` (or `model/` for full fine-tuning) in safetensors, and `run.json`. An interrupted
     run goes on from its last whole checkpoint, to the same weights as if it had not been interrupted. A finished one is
@@ -83,7 +89,7 @@ def train(config: TrainConfig, start: Path | None = None, callbacks: "Sequence[T
         return output
     _make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    trainer, tuned, tests, forgetting, start_weights = _prepare(config, start, callbacks)
+    trainer, tuned, tests, forgetting, start_weights = _prepare(config, start, callbacks, sampling)
     # Only now is the run known to be possible; a mistyped one leaves no trace.
     write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
     resume = checkpoints.latest(output)
@@ -180,7 +186,10 @@ class _Session(NamedTuple):
 
 
 def _prepare(
-    config: TrainConfig, start: Path | None = None, callbacks: "Sequence[TrainerCallback]" = ()
+    config: TrainConfig,
+    start: Path | None = None,
+    callbacks: "Sequence[TrainerCallback]" = (),
+    sampling: str = "random",
 ) -> _Session:
     """Load rows and model, and build the trainer, without leaving a trace on the disk."""
     import torch
@@ -225,6 +234,7 @@ def _prepare(
         autocast=whole and dtype == torch.bfloat16,
         measured=eval_rows is not None,
         texts="text" in train_rows.column_names,
+        sampling=sampling,
     )
     trainer = RecipeTrainer(
         model=tuned.model,
@@ -262,7 +272,7 @@ def _rows(config: TrainConfig) -> "tuple[Any, Dataset, Dataset | None, list[Test
     return options, learned, tests[0].rows, tests
 
 
-def _arguments(config: TrainConfig, autocast: bool, measured: bool, texts: bool) -> Any:
+def _arguments(config: TrainConfig, autocast: bool, measured: bool, texts: bool, sampling: str) -> Any:
     import torch
     from trl import SFTConfig
 
@@ -271,6 +281,7 @@ def _arguments(config: TrainConfig, autocast: bool, measured: bool, texts: bool)
         seed=config.seed,
         # Without a seed of its own the data order would hang on how many random numbers a method's start draws.
         data_seed=config.seed,
+        train_sampling_strategy=sampling,
         max_steps=config.steps,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.evaluate_batch_size,

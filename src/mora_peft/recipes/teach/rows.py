@@ -47,7 +47,7 @@ def passages(document: Document, tokenizer: "PreTrainedTokenizerBase", tokens: i
         current, used = current + part, used + size
     pieces += [current] if current.strip() else []
     return [
-        {"prompt": f"{document.title}\n\n", "completion": piece.strip(), "kind": "passage", "document": document.path}
+        {"prompt": document.title, "completion": f"\n\n{piece.strip()}", "kind": "passage", "document": document.path}
         for piece in pieces
     ]
 

@@ -211,7 +211,7 @@ def _trained(config: TeachConfig, folder: Path, model: str, method: str, options
     print(f"\nTeaching with {label(method, options)}:", flush=True)
     watch = EnoughLearned(config.minutes)
     settings = train_config(config, folder, model, method, options, steps)
-    train(settings, earlier.folder if earlier and method == config.method else None, [watch])
+    train(settings, earlier.folder if earlier and method == config.method else None, [watch], "group_by_length")
     run = read_run(folder)
     if run["status"] != "finished":
         raise UserError(f"{run['label']} {run['status']}: {run['message']} Set a lower --learning_rate.")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _MEASUREMENTS = 8  # in a run
 _ENOUGH = 0.99  # recall
 _PATIENCE = 3  # measurements without a new best
-_PROBES = 3  # batches
 # Training may take this much longer than planned before it is cut off, so that the schedule ends in most cases.
 _SLACK = 1.25
 
@@ -55,12 +54,12 @@ def step_seconds(
 
     model = apply(config.method, base, config.r, "all-linear", config.method_options).model.train()
     took = []
-    for start in range(0, (_PROBES + 1) * config.batch_size, config.batch_size):
-        texts = [rows[n % len(rows)] for n in range(start, start + config.batch_size)]
-        batch = tokenizer.pad(
-            {"input_ids": [tokenizer(row["prompt"] + row["completion"])["input_ids"] for row in texts]},
-            padding_side="right", return_tensors="pt",
-        ).to(model.device)  # fmt: skip
+    # Batches hold rows of like length, so that a few from all lengths stand for all.
+    ids = sorted((tokenizer(row["prompt"] + row["completion"])["input_ids"] for row in rows), key=len)
+    for place in (0.5, 0.1, 0.3, 0.5, 0.7, 0.9):
+        start = round(place * max(0, len(ids) - config.batch_size))
+        chosen = [ids[n % len(ids)] for n in range(start, start + config.batch_size)]
+        batch = tokenizer.pad({"input_ids": chosen}, padding_side="right", return_tensors="pt").to(model.device)
         began = time.perf_counter()
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         loss, _ = labelled_loss(model, {"input_ids": batch["input_ids"], "labels": labels})
@@ -69,7 +68,7 @@ def step_seconds(
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         took.append(time.perf_counter() - began)
-    return sum(took[1:]) / _PROBES
+    return sum(took[1:]) / len(took[1:])
 
 
 def planned_steps(config: TeachConfig, rows: int, seconds: float | None) -> int:

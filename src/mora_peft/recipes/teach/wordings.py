@@ -71,7 +71,7 @@ _UNIT = re.compile(r"^[\d.,]+ ((?:square |cubic )?[a-z]{3,}s)$")
 
 
 def taught(fact: Fact) -> list[Row]:
-    """The wordings that a fact is taught in: as it stands, with a gap, without its end, turned around, as a question."""
+    """The wordings that a fact is taught in: as it stands, with a gap, turned around, as a question."""
     words, parts = WORDS.get(fact.language, WORDS["en"]), _parts(fact)
     if fact.entity:
         said = [Row(text.format(**parts), fact.answer, False) for text in words.cell]
@@ -83,8 +83,6 @@ def taught(fact: Fact) -> list[Row]:
     end = parts["after"].strip(" ,.;:。；，")
     if parts["before"].strip() and len(end) > 3:
         rows.append(Row(words.turned.format(before=parts["before"], after=_capital(end)).rstrip(), fact.answer, False))
-    if parts["before"].strip():
-        rows.append(Row(parts["before"].rstrip(), fact.answer + parts["after"], False))
     if (asked := _in_place(fact)) != questioned(fact):
         rows.append(Row(asked, fact.answer, True))
     return rows

@@ -32,6 +32,8 @@ def read(file: Path, note: Callable[[str], None]) -> list[Block]:
         note(f"pages without text, which may be scans: {', '.join(map(str, empty))}")
     lines = [[line.strip() for line in page.split("\n")] for page in pages]
     repeated = _repeated(lines)
+    if all(_shape(line) in repeated for page in lines for line in page if line):
+        repeated = set()  # pages that differ in numbers only
     if repeated:
         note(f"left out of every page: {'; '.join(sorted(repeated)[:3])}")
     kept = [[line for line in page if _shape(line) not in repeated] for page in lines]
