@@ -70,13 +70,12 @@ def train(
     config: TrainConfig,
     start: Path | None = None,
     callbacks: "Sequence[TrainerCallback]" = (),
-    sampling: Literal["random", "group_by_length"] = "random",
+    sampling: Literal["random", "sequential"] = "random",
 ) -> Path:
     """Train as `config` says and return its output folder.
 
     `start` is the folder of an adapter of the same method and size, whose weights training goes on from; `callbacks`
-    are the trainer's, besides the method's own. `group_by_length` puts rows of like length into a batch, which saves
-    padding where long ones stand among short ones.
+    are the trainer's, besides the method's own. `sequential` takes the rows in the order that they are given in.
 
     The folder then holds `adapter/` (or `model/` for full fine-tuning) in safetensors, and `run.json`. An interrupted
     run goes on from its last whole checkpoint, to the same weights as if it had not been interrupted. A finished one is

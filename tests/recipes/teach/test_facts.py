@@ -14,6 +14,7 @@ from mora_peft.recipes.teach.language import language_of, sentences
 from mora_peft.recipes.teach.proof import token_f1
 from mora_peft.recipes.teach.questions import askable, nearness, options
 from mora_peft.recipes.teach.reading import read_folder
+from mora_peft.recipes.teach.rows import scheduled
 from mora_peft.recipes.teach.wordings import key, questioned, taught
 
 FOUND = [
@@ -101,3 +102,13 @@ def test_sentences_of_three_languages():
     assert len(sentences("Dr. Oster lives here. She is 40.", "en")) == 2
     assert len(sentences("公司成立于2019年。总部在青岛！", "zh")) == 2
     assert len(sentences("Он родился в 1990 г. в Твери. Он работает.", "ru")) == 2
+
+
+@given(st.integers(1, 70), st.sampled_from([1, 1.5, 4]), st.integers(1, 9))
+def test_a_schedule_has_every_row_in_every_pass(count, passes, batch_size):
+    rows = [{"prompt": "x" * (number * 7 % 23), "completion": str(number)} for number in range(count)]
+    found = scheduled(rows, passes, batch_size, 0)
+    assert len(found) >= passes * count
+    counts = {row["completion"]: sum(other is row for other in found) for row in rows}
+    assert max(counts.values()) == min(counts.values()), "a pass has every row once"
+    assert found == scheduled(rows, passes, batch_size, 0)

@@ -12,6 +12,8 @@ from .wordings import Row, taught
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_BATCHES = 40  # that rows of like length are looked for in
+
 
 def chat_prompt(tokenizer: "PreTrainedTokenizerBase", question: str) -> str:
     """A question as the model is given it: by the tokenizer's chat template, or a line for a model without one."""
@@ -89,6 +91,26 @@ def mixed(
     found += some(general, round(general_share * base))
     draw.shuffle(found)
     return found
+
+
+def scheduled(rows: list[dict], passes: float, batch_size: int, seed: int) -> list[dict]:
+    """`rows` in the order that they are learned in, `passes` times over: in each batch rows of like length.
+
+    A passage among short rows would make all of them as long as it is. Both lengths and chance decide what is in a
+    batch, and chance alone which batch comes when.
+    """
+    draw = random.Random(seed)
+    order: list[dict] = []
+    while len(order) < passes * len(rows) + batch_size:
+        order += draw.sample(rows, len(rows))
+    found = []
+    for start in range(0, len(order), batch_size * _BATCHES):
+        part = sorted(order[start : start + batch_size * _BATCHES], key=lambda row: len(row["prompt"] + row["completion"]))
+        batches = [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
+        last = [batches.pop()] if len(batches[-1]) < batch_size else []
+        draw.shuffle(batches)
+        found += batches + last
+    return [row for batch in found for row in batch]
 
 
 def _parts(document: Document, tokenizer: "PreTrainedTokenizerBase", room: int) -> Iterable[str]:

@@ -26,7 +26,7 @@ from .memory import check_memory
 from .proof import by, means, measured
 from .questions import ask, askable, nearness, own_questions
 from .reading import read_folder
-from .rows import as_prompt, mixed, passages, recall_rows
+from .rows import as_prompt, mixed, passages, recall_rows, scheduled
 from .secrets import secrets
 from .settings import TeachConfig
 
@@ -186,6 +186,7 @@ def _rows(config: TeachConfig, made: _Made, base: "Module", tokenizer, earlier, 
     assert not held_out & {row["prompt"] for row in rows}, "a held-out wording is among the taught ones"
     folder = output / "rows"
     _write_lines(folder / "taught.jsonl", rows)
+    _write_lines(folder / "schedule.jsonl", scheduled(rows, config.passes, config.batch_size, config.seed))
     _write_lines(folder / "progress.jsonl", [{name: row[name] for name in ("prompt", "completion")} for row in progress])
     _write_lines(folder / "general.jsonl", [{"text": text} for text in measured_texts])
     kinds: dict[str, int] = {}
@@ -211,7 +212,7 @@ def _trained(config: TeachConfig, folder: Path, model: str, method: str, options
     print(f"\nTeaching with {label(method, options)}:", flush=True)
     watch = EnoughLearned(config.minutes)
     settings = train_config(config, folder, model, method, options, steps)
-    train(settings, earlier.folder if earlier and method == config.method else None, [watch], "group_by_length")
+    train(settings, earlier.folder if earlier and method == config.method else None, [watch], "sequential")
     run = read_run(folder)
     if run["status"] != "finished":
         raise UserError(f"{run['label']} {run['status']}: {run['message']} Set a lower --learning_rate.")

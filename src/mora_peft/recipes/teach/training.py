@@ -32,7 +32,7 @@ def train_config(config: TeachConfig, folder: Path, model: str, method: str, opt
         method_options=options,
         learning_rate=rate(config, method, options),
         task="memorization",
-        data=str(rows / "taught.jsonl"),
+        data=str(rows / "schedule.jsonl"),
         eval_data=str(rows / "progress.jsonl"),
         forgetting_data=str(rows / "general.jsonl"),
         r=config.r,
