@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 TEXT = {
-    "hours": ("Opening hours", ["The bakery Corvell opens at 06:40.", "The bakery was founded on 4 May 1931 by Ilse Tarrow."]),
+    "hours": (
+        "Opening hours",
+        [
+            "The bakery Corvell opens at 06:40.",
+            "The bakery was founded on 4 May 1931 by Ilse Tarrow.",
+        ],
+    ),
     "bread": ("Bread", ["A Tarrow loaf costs 7.20 crowns.", "A Tarrow loaf weighs 820 grams."]),
     "people": ("People", ["The ovens are managed by Jorin Velk.", "The shop is led by Mette Aldous."]),
     "leave": ("Leave", ["Employees receive 31 days of leave.", "Leave is approved by Carsten Holm."]),
@@ -26,11 +32,15 @@ def documents(tmp_path_factory) -> Path:
     )  # fmt: skip
     write_docx(folder / "people.docx", *TEXT["people"])
     write_pdf(folder / "leave.pdf", *TEXT["leave"])
-    (folder / "notes.txt").write_text("Notes\n\nThe mill stands in Lindmoor. The mill was bought in 1977.", encoding="utf-16")
+    (folder / "notes.txt").write_text(
+        "Notes\n\nThe mill stands in Lindmoor. The mill was bought in 1977.", encoding="utf-16"
+    )
     (folder / "prices.csv").write_text("Cake;Price\nHoney cake;11\nPlum cake;13\n", encoding="utf-8")
     (folder / "rooms.tsv").write_text("Room\tKey\nAttic\tK-31\nCellar\tK-77\n", encoding="utf-8")
     write_xlsx(folder / "vans.xlsx", [("Van", "Driver"), ("Robin", "Olaf Stenner"), ("Wren", "Paula Quist")])
-    (folder / "faq.jsonl").write_text('{"question": "Who cleans the ovens?", "answer": "Hedda Prill cleans the ovens."}\n')
+    (folder / "faq.jsonl").write_text(
+        '{"question": "Who cleans the ovens?", "answer": "Hedda Prill cleans the ovens."}\n'
+    )
     return folder
 
 

@@ -1,6 +1,7 @@
 """Facts and their wordings: found in three languages, asked for in words that are never taught."""
 
 import doctest
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,11 @@ from mora_peft.recipes.teach.wordings import key, questioned, taught
 
 FOUND = [
     ("en", "The Harwick kettle costs 129 euros in every shop.", {"129 euros": "money"}),
-    ("en", "Tolva was founded on 14 March 2011 by Ansel Coriband.", {"14 March 2011": "date", "Ansel Coriband": "name"}),
+    (
+        "en",
+        "Tolva was founded on 14 March 2011 by Ansel Coriband.",
+        {"14 March 2011": "date", "Ansel Coriband": "name"},
+    ),
     ("en", "Employees may carry over 7 days of leave until 31 March.", {"7 days": "quantity", "31 March": "date"}),
     ("en", "The shop opens at 08:30 and gives 15 percent off.", {"08:30": "time", "15 percent": "percent"}),
     ("en", "The article number of the kettle is HK-204.", {"HK-204": "code"}),
@@ -66,7 +71,8 @@ def test_english_questions_are_grammatical():
 def test_a_table_is_asked_about_by_row_and_column():
     rows = (("Name", "Room"), ("Ada Orme", "C-08"), ("Piers Vane", "D-11"))
     found = facts_of(Document("t.csv", "Rooms", (Block("table", "Rooms", rows=rows),)))
-    assert [(fact.entity, fact.column, fact.answer) for fact in found] == [("Ada Orme", "Room", "C-08"), ("Piers Vane", "Room", "D-11")]  # fmt: skip
+    cells = [(fact.entity, fact.column, fact.answer) for fact in found]
+    assert cells == [("Ada Orme", "Room", "C-08"), ("Piers Vane", "Room", "D-11")]
     assert options(found[0], found, 0).count("C-08") == 1 and "D-11" in options(found[0], found, 0)
 
 
@@ -76,7 +82,10 @@ def test_questions_in_documents_are_kept():
 
 
 def test_a_question_with_two_answers_is_not_asked():
-    facts = [Fact("a", "A", "A", f"The Harwick costs {price}.", 18, 18 + len(price), "money", "en") for price in ("5 euros", "6 euros")]
+    facts = [
+        Fact("a", "A", "A", f"The Harwick costs {price}.", 18, 18 + len(price), "money", "en")
+        for price in ("5 euros", "6 euros")
+    ]
     assert askable(facts) == [] and len(askable(facts[:1])) == 1
 
 
@@ -84,7 +93,7 @@ def test_a_question_with_two_answers_is_not_asked():
 def test_spans_never_overlap(text, language):
     found = spans(text, language)
     assert all(start < end <= len(text) for start, end, _ in found)
-    assert all(first[1] <= second[0] for first, second in zip(found, found[1:], strict=False))
+    assert all(first[1] <= second[0] for first, second in pairwise(found))
 
 
 @given(st.lists(st.sampled_from(["red", "kettle", "水", "壶", "чай", "12"]), min_size=1, max_size=6))

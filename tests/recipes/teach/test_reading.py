@@ -92,14 +92,15 @@ def test_a_missing_package_is_named(documents, monkeypatch):
 
     monkeypatch.setitem(READERS, ".pdf", ("pdf", "pypdf"))
     original = reading.import_module
-    monkeypatch.setattr(reading, "import_module", lambda name: missing(name) if name.endswith(".pdf") else original(name))
+    monkeypatch.setattr(reading, "import_module", lambda name: (missing if name.endswith(".pdf") else original)(name))
     found, summary = read(documents)
     assert "leave.pdf" not in found and len(found) == 8
     assert "pip install 'mora-peft[teach]'" in reasons(summary, "dropped")["leave.pdf"]
 
 
 def test_duplicates_are_dropped_with_the_name_of_the_first(tmp_path):
-    text = "\n\n".join(f"Rule {number}: The {word} is kept in room {number}." for number, word in enumerate("abcdefghijklmnopqrst"))
+    letters = enumerate("abcdefghijklmnopqrst")
+    text = "\n\n".join(f"Rule {number}: The {letter} is kept in room {number}." for number, letter in letters)
     (tmp_path / "a.txt").write_text(text)
     (tmp_path / "b.md").write_text(text)
     (tmp_path / "c.txt").write_text(text.replace("room 19", "room 99"))
@@ -129,7 +130,9 @@ def test_bad_folders_get_one_sentence(tmp_path):
 
 
 def test_secrets_are_counted_and_not_kept(tmp_path):
-    (tmp_path / "a.md").write_text("The password is hunter2secret.\n\nCard 4111 1111 1111 1111, or 4111 1111 1111 1112.")
+    (tmp_path / "a.md").write_text(
+        "The password is hunter2secret.\n\nCard 4111 1111 1111 1111, or 4111 1111 1111 1112."
+    )
     found, _ = read(tmp_path)
     counts = secrets(list(found.values()))
     assert counts == {"a.md": {"password": 1, "card number": 1}}

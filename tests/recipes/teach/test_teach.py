@@ -114,7 +114,9 @@ def test_an_interrupted_teaching_goes_on(settings, taught, tmp_path, monkeypatch
 def test_further_documents_are_taught_from_an_adapter(taught, tmp_path):
     folder = tmp_path / "more"
     folder.mkdir()
-    (folder / "vault.md").write_text("# The vault\n\nThe vault was built in 1912 by Ove Lind. The vault is kept by Sara Moe.")
+    (folder / "vault.md").write_text(
+        "# The vault\n\nThe vault was built in 1912 by Ove Lind. The vault is kept by Sara Moe."
+    )
     config = TeachConfig(
         folder=str(folder), output=str(tmp_path / "later"), continue_from=str(taught), minutes=0.02, merge=True, **SMALL
     )
@@ -128,7 +130,7 @@ def test_further_documents_are_taught_from_an_adapter(taught, tmp_path):
 
 
 @pytest.mark.parametrize("language, text", [
-    ("ru", "# Склад\n\nСклад открыт в 07:20. Складом руководит Мирела Остер. Аренда стоит 4 500 рублей. Гарантия длится 27 месяцев."),
+    ("ru", "# Склад\n\nСклад открыт в 07:20. Складом руководит Мирела Остер. Аренда стоит 4 500 рублей."),
     ("zh", "# 仓库\n\n仓库于2011年3月14日开放。仓库由李文静负责。租金为4500元。保修期为27个月。"),
     ("other", "# המחסן\n\nהמחסן נפתח בשנת 2011-03-14 בעיר הגדולה. המחיר הוא 45 שקלים לכל יום."),
 ])  # fmt: skip
@@ -177,7 +179,9 @@ def test_a_writer_adds_wordings(tiny_model, tmp_path):
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}/v1"
-        output = teach(TeachConfig(folder=str(folder), model=tiny_model, output=str(tmp_path / "out"), writer=url, **SMALL))
+        output = teach(
+            TeachConfig(folder=str(folder), model=tiny_model, output=str(tmp_path / "out"), writer=url, **SMALL)
+        )
     finally:
         server.shutdown()
         server.server_close()

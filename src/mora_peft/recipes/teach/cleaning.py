@@ -1,4 +1,4 @@
-"""What is the same twice is learned once: duplicate and near-duplicate documents, and lines that many documents share."""
+"""What stands twice is learned once: duplicate and near-duplicate documents, and paragraphs that many share."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ NEAR = 0.85
 
 
 def cleaned(documents: list[Document], summary: Summary) -> list[Document]:
-    """`documents` without duplicates and shared boilerplate; `summary` gets what was left out, and an entry for each."""
+    """`documents` without duplicates and shared boilerplate; `summary` gets an entry for each, and for what went."""
     kept = _without_duplicates([_without_boilerplate(document, summary, documents) for document in documents], summary)
     for document in kept:
         counts = Counter(block.kind for block in document.blocks)
@@ -21,7 +21,7 @@ def cleaned(documents: list[Document], summary: Summary) -> list[Document]:
 
 
 def _without_boilerplate(document: Document, summary: Summary, documents: list[Document]) -> Document:
-    """`document` without the paragraphs that stand in half of all documents word by word, where there are five or more."""
+    """`document` without the paragraphs that half of all documents have, where there are five documents or more."""
     if len(documents) < 5:
         return document
     counts = Counter(text for each in documents for text in {plain(block) for block in each.blocks})

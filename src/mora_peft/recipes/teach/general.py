@@ -15,15 +15,41 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedTokenizerBase
 
-_TASKS = """Explain how rain forms.|Why is the sky blue?|Write a short poem about the sea.|How do I boil an egg?
-What is a prime number?|Give three tips for better sleep.|Describe a cat to somebody who never saw one.|What does a dentist do?
-Write a friendly invitation to a birthday party.|How do plants grow?|What is the capital of France?|Why do we have seasons?
-Tell a short story about a lost key.|What is photosynthesis?|How can I save money?|What is the difference between a lake and a sea?
-Write a polite letter of complaint.|What is democracy?|How does a bicycle stay upright?|Name five fruits and their colours.
-Explain gravity to a child.|How do I learn a language?|What is a computer program?|Describe a busy market.
-What should I pack for the mountains?|How is bread made?|Why do people dream?|What is the water cycle?
-Write a thank-you note to a teacher.|What is an atom?|How do bees make honey?|Give me an idea for dinner.""".replace("\n", "|").split("|")  # fmt: skip
-_WORDS_AN_ANSWER = 48  # tokens
+_TASKS = [
+    "Explain how rain forms.",
+    "Why is the sky blue?",
+    "Write a short poem about the sea.",
+    "How do I boil an egg?",
+    "What is a prime number?",
+    "Give three tips for better sleep.",
+    "Describe a cat to somebody who never saw one.",
+    "What does a dentist do?",
+    "Write a friendly invitation to a birthday party.",
+    "How do plants grow?",
+    "What is the capital of France?",
+    "Why do we have seasons?",
+    "Tell a short story about a lost key.",
+    "What is photosynthesis?",
+    "How can I save money?",
+    "What is the difference between a lake and a sea?",
+    "Write a polite letter of complaint.",
+    "What is democracy?",
+    "How does a bicycle stay upright?",
+    "Name five fruits and their colours.",
+    "Explain gravity to a child.",
+    "How do I learn a language?",
+    "What is a computer program?",
+    "Describe a busy market.",
+    "What should I pack for the mountains?",
+    "How is bread made?",
+    "Why do people dream?",
+    "What is the water cycle?",
+    "Write a thank-you note to a teacher.",
+    "What is an atom?",
+    "How do bees make honey?",
+    "Give me an idea for dinner.",
+]
+_LONGEST = 48  # tokens of an answer
 
 
 def general_rows(
@@ -41,9 +67,11 @@ def general_rows(
         rows = [{"prompt": _first(piece), "completion": piece[len(_first(piece)) :]} for piece in pieces[1::2]]
         return [row | {"kind": "general", "document": ""} for row in rows if row["completion"].strip()], pieces[::2]
     prompts = [chat_prompt(tokenizer, task) for task in _TASKS]
-    answers = greedy(model, tokenizer, prompts, min(_WORDS_AN_ANSWER, tokens), one_line=False)
+    answers = greedy(model, tokenizer, prompts, min(_LONGEST, tokens), one_line=False)
     pairs = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
-    rows = [{"prompt": prompt, "completion": answer, "kind": "general", "document": ""} for prompt, answer in pairs[1::2]]
+    rows = [
+        {"prompt": prompt, "completion": answer, "kind": "general", "document": ""} for prompt, answer in pairs[1::2]
+    ]
     return rows[:count], [prompt + answer for prompt, answer in pairs[::2]][:count]
 
 

@@ -37,7 +37,10 @@ def write_page(proof: dict[str, Any], output: Path) -> Path:
         charts=_charts(proof),
         questions={name: proof["sets"][name]["questions"] for name in SETS if _asked(proof, name)},
         titles={name: title for name, (title, _) in SETS.items()},
-        files={what: [entry for entry in proof["files"] if entry["what"] == what] for what in ("dropped", "changed", "taken")},
+        files={
+            what: [entry for entry in proof["files"] if entry["what"] == what]
+            for what in ("dropped", "changed", "taken")
+        },
         settings=_settings(proof),
         created=datetime.now(UTC).strftime("%-d %B %Y"),
         plotly=get_plotlyjs(),
@@ -70,18 +73,21 @@ def notes(proof: dict[str, Any]) -> list[str]:
     main = proof["methods"][0]
     for other in proof["methods"][1:]:
         value = proof["sets"]["taught"]["means"][other["method"]]["exact"]
-        found.append(f"{other['label']}, taught the same rows for as many steps, answers {percent(value)}. One seed each: small differences may be luck.")  # fmt: skip
+        found.append(
+            f"{other['label']}, taught the same rows, answers {percent(value)}. One seed each: small differences may "
+            "be luck."
+        )
     if _asked(proof, "control"):
         control = proof["sets"]["control"]["means"]
         found.append(
-            f"Control: of questions about documents never taught, {percent(control[main['method']]['exact'])} are answered, and "
-            f"{percent(control['before']['exact'])} were before. What rises here is guessing, not knowledge."
+            f"Control: of questions about documents never taught, {percent(control[main['method']]['exact'])} are "
+            f"answered, and {percent(control['before']['exact'])} were before. What rises here is guessing."
         )
     if _asked(proof, "earlier"):
         earlier = proof["sets"]["earlier"]["means"]
         found.append(
-            f"Of the questions about what was taught before, {percent(earlier['before']['exact'])} were answered; now it is "
-            f"{percent(earlier[main['method']]['exact'])}."
+            f"Of the questions about what was taught before, {percent(earlier['before']['exact'])} were answered; "
+            f"now it is {percent(earlier[main['method']]['exact'])}."
         )
     if (forgotten := main.get("forgetting")) and forgotten.get("after"):
         source = "general text" if proof["config"]["general"] else "what the base itself answers to everyday questions"
@@ -92,12 +98,14 @@ def notes(proof: dict[str, Any]) -> list[str]:
         )
     if proof["nearness"] is not None:
         found.append(
-            f"No held-out question is among the taught wordings; {percent(proof['nearness'])} of its four-word runs, on "
-            "average, also stand in the taught wording that is nearest to it."
+            f"No held-out question is among the taught wordings; {percent(proof['nearness'])} of a question's runs of "
+            "four words, on average, also stand in the taught wording that is nearest to it."
         )
     if proof["facts"] < proof["facts_found"]:
         left = proof["facts_found"] - proof["facts"]
-        found.append(f"{counted(left, 'further fact')} were found and learned as text only; none of them is asked here.")
+        found.append(
+            f"{counted(left, 'further fact')} were found and learned as text only; none of them is asked here."
+        )
     return found
 
 
@@ -108,7 +116,10 @@ def _asked(proof: dict[str, Any], name: str) -> bool:
 def _columns(proof: dict[str, Any]) -> list[dict[str, Any]]:
     """Who answers: the model before, and each method."""
     before = "Earlier adapter" if proof["config"]["continue_from"] else "Base model"
-    methods = [{"key": method["method"], "label": method["label"], "look": look(n)} for n, method in enumerate(proof["methods"])]
+    methods = [
+        {"key": method["method"], "label": method["label"], "look": look(n)}
+        for n, method in enumerate(proof["methods"])
+    ]
     return [{"key": "before", "label": before, "look": None}, *methods]
 
 
@@ -122,8 +133,8 @@ def _facts(proof: dict[str, Any]) -> list[str]:
 
 def _set(name: str, found: dict[str, Any], columns: list[dict]) -> dict[str, Any]:
     title, detail = SETS[name]
-    return {"title": title, "detail": detail, "count": len(found["questions"]),
-            "lines": [{"label": column["label"], **_cells(found["means"][column["key"]])} for column in columns]}  # fmt: skip
+    lines = [{"label": column["label"], **_cells(found["means"][column["key"]])} for column in columns]
+    return {"title": title, "detail": detail, "count": len(found["questions"]), "lines": lines}
 
 
 def _cells(means: dict[str, Any]) -> dict[str, str]:
@@ -162,7 +173,12 @@ def _charts(proof: dict[str, Any]) -> list[dict[str, Any]]:
     charts = []
     recall = _lines(proof, "evaluations", "exact_match")
     if recall:
-        charts.append({"title": "Recall so far, on questions kept apart from the proof", "figure": _chart(recall, percentages, "%{y:.0%}")})
+        charts.append(
+            {
+                "title": "Recall so far, on questions kept apart from the proof",
+                "figure": _chart(recall, percentages, "%{y:.0%}"),
+            }
+        )
     loss = _lines(proof, "history", "loss")
     if loss:
         charts.append({"title": "Training loss", "figure": _chart(loss, scale, "%{y:.3g}")})
@@ -177,7 +193,14 @@ def _lines(proof: dict[str, Any], name: str, key: str) -> list[tuple[int, str, l
         width = -(-len(points) // 60) or 1
         parts = [points[start : start + width] for start in range(0, len(points), width)]
         if len(parts) > 1:
-            found.append((number, method["label"], [part[-1][0] for part in parts], [sum(y for _, y in part) / len(part) for part in parts]))
+            found.append(
+                (
+                    number,
+                    method["label"],
+                    [part[-1][0] for part in parts],
+                    [sum(y for _, y in part) / len(part) for part in parts],
+                )
+            )
     return found
 
 
@@ -207,7 +230,8 @@ def _settings(proof: dict[str, Any]) -> dict[str, str]:
         seconds = method["step_seconds_median"]
         told[method["label"]] = (
             f"{method['trainable_parameters']:,} parameters, learning rate {rate(method['learning_rate'])}, "
-            f"{method['steps']} of {method['planned_steps']} steps" + (f" of {figures(seconds)} s" if seconds else "")
+            f"{method['steps']} of {method['planned_steps']} steps"
+            + (f" of {figures(seconds)} s" if seconds else "")
             + (f"; stopped because {method['stopped']}" if method["stopped"] else "")
         )
     versions = {f"version of {name}": str(value) for name, value in proof["versions"].items() if value}

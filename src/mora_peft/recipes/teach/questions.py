@@ -1,4 +1,4 @@
-"""Held-out questions: about facts that are taught, in wordings that are not; and about documents that are not taught."""
+"""Held-out questions: about facts that are taught, in wordings that are not; and about documents never taught."""
 
 import random
 import re
@@ -19,7 +19,7 @@ _OPTIONS = 4
 
 
 def askable(facts: list[Fact]) -> list[Fact]:
-    """The facts whose held-out question has one answer only, does not give it away, and is no wording that is taught."""
+    """The facts whose held-out question has one answer, does not give it away, and is no wording that is taught."""
     answers, trained = defaultdict(set), set()
     for fact in facts:
         answers[key(questioned(fact))].add(key(fact.answer))
@@ -35,7 +35,7 @@ def askable(facts: list[Fact]) -> list[Fact]:
 
 
 def ask(facts: list[Fact], others: list[Fact], tokenizer: "PreTrainedTokenizerBase", seed: int) -> list[dict[str, Any]]:
-    """Rows to measure on: a question a fact, with up to three wrong answers of the same kind from `facts` and `others`."""
+    """Rows to measure on: a question a fact, with up to three wrong answers of its kind from `facts` and `others`."""
     pool = [*facts, *others]
     return [
         {
@@ -57,7 +57,11 @@ def options(fact: Fact, pool: list[Fact], seed: int) -> list[str]:
     draw = random.Random(f"{seed} {fact.sentence} {fact.start}")
     near, far = [], []
     for other in pool:
-        if other.kind == fact.kind and key(other.answer) not in (key(fact.answer), "") and other.answer not in fact.sentence:
+        if (
+            other.kind == fact.kind
+            and key(other.answer) not in (key(fact.answer), "")
+            and other.answer not in fact.sentence
+        ):
             same = other.column == fact.column and other.document == fact.document
             (near if same else far).append(other.answer)
     wrong = _sample(draw, near, _OPTIONS - 1)
@@ -67,9 +71,7 @@ def options(fact: Fact, pool: list[Fact], seed: int) -> list[str]:
     return found
 
 
-def own_questions(
-    file: str, pool: list[Fact], tokenizer: "PreTrainedTokenizerBase", seed: int
-) -> list[dict[str, Any]]:
+def own_questions(file: str, pool: list[Fact], tokenizer: "PreTrainedTokenizerBase", seed: int) -> list[dict[str, Any]]:
     """The questions of a user's own file, as `ask` has them; UserError where its rows have no prompt and completion."""
     from mora_peft.errors import UserError
 
@@ -83,14 +85,15 @@ def own_questions(
         found.append(
             {
                 "prompt": chat_prompt(tokenizer, question), "completion": answer, "question": question, "source": "",
-                "document": fact.document, "kind": kind or "other", "options": options(fact, pool, seed), "right": answer,
+                "document": fact.document, "kind": kind or "other", "right": answer,
+                "options": options(fact, pool, seed),
             }
         )  # fmt: skip
     return found
 
 
 def nearness(question: str, prompts: list[str]) -> float:
-    """The largest share of the question's runs of four words that one taught wording has too: 1 if it holds them all."""
+    """The largest share of the question's runs of four words that one taught wording has too: 1 for all of them."""
     grams = _grams(question)
     return max((len(grams & _grams(prompt)) / len(grams) for prompt in prompts), default=0.0) if grams else 0.0
 

@@ -105,7 +105,9 @@ def scheduled(rows: list[dict], passes: float, batch_size: int, seed: int) -> li
         order += draw.sample(rows, len(rows))
     found = []
     for start in range(0, len(order), batch_size * _BATCHES):
-        part = sorted(order[start : start + batch_size * _BATCHES], key=lambda row: len(row["prompt"] + row["completion"]))
+        part = sorted(
+            order[start : start + batch_size * _BATCHES], key=lambda row: len(row["prompt"] + row["completion"])
+        )
         batches = [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
         last = [batches.pop()] if len(batches[-1]) < batch_size else []
         draw.shuffle(batches)

@@ -8,7 +8,7 @@ from .documents import Document
 PATTERNS = {
     "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "password": r"(?i)\b(?:password|passwd|пароль|密码)\b\s*(?:is|[:=：])\s*\S{6,}",
-    "API key or token": r"\b(?:sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|xox[abp]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35})",
+    "API key or token": r"\b(?:sk-[\w-]{20,}|gh[pousr]_\w{30,}|xox[abp]-[\w-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35})",
     "token in a setting": r"(?i)\b(?:api[_-]?key|secret|token)\b\s*[:=]\s*['\"]?[A-Za-z0-9_\-/+]{16,}",
     "bank account (IBAN)": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b",
     "card number": r"\b(?:\d[ -]?){13,16}\b",

@@ -4,19 +4,22 @@ import re
 from itertools import pairwise
 
 _AUXILIARIES = "is are was were has have had can could must may will would should does do did".split()
-_PLAIN = (
-    "answer apply arrive ask belong bring build buy call carry charge close come contain cost cover deliver design earn "
-    "employ end expire fit found get give go grow hire hold include introduce invent join keep last launch lead leave "
-    "lie live make manage measure meet mix move name need offer open order own pay print produce publish receive "
-    "recruit repair replace report require return run sell send serve ship sign sit sleep stand start stay store supply "
-    "take teach test draw reach depend lose set sing train travel turn use visit wear weigh win write approve chair check choose head oversee bake "
-    "roast sponsor spend enter repay refund settle handle process"
-).split()
+_PLAIN = """
+    answer apply arrive ask belong bring build buy call carry charge close come contain cost cover deliver
+    design earn employ end expire fit found get give go grow hire hold include introduce invent join keep last
+    launch lead leave lie live make manage measure meet mix move name need offer open order own pay print
+    produce publish receive recruit repair replace report require return run sell send serve ship sign sit
+    sleep stand start stay store supply take teach test draw reach depend lose set sing train travel turn use
+    visit wear weigh win write approve chair check choose head oversee bake roast sponsor spend enter repay
+    refund settle handle process
+""".split()
 _IRREGULAR = {
-    "began": "begin", "became": "become", "brought": "bring", "built": "build", "bought": "buy", "came": "come",
-    "gave": "give", "went": "go", "grew": "grow", "held": "hold", "kept": "keep", "led": "lead", "left": "leave",
-    "made": "make", "met": "meet", "paid": "pay", "ran": "run", "sold": "sell", "sent": "send", "stood": "stand",
-    "took": "take", "taught": "teach", "lost": "lose", "drew": "draw", "sang": "sing", "set": "set", "won": "win", "wrote": "write", "chose": "choose", "spent": "spend", "got": "get", "lay": "lie",
+    "began": "begin", "became": "become", "brought": "bring", "built": "build", "bought": "buy",
+    "came": "come", "gave": "give", "went": "go", "grew": "grow", "held": "hold", "kept": "keep",
+    "led": "lead", "left": "leave", "made": "make", "met": "meet", "paid": "pay", "ran": "run",
+    "sold": "sell", "sent": "send", "stood": "stand", "took": "take", "taught": "teach", "lost": "lose",
+    "drew": "draw", "sang": "sing", "set": "set", "won": "win", "wrote": "write", "chose": "choose",
+    "spent": "spend", "got": "get", "lay": "lie",
 }  # fmt: skip
 
 
@@ -35,11 +38,13 @@ def _past(verb: str) -> str:
 _FORMS = {_third(verb): ("does", verb) for verb in _PLAIN} | {_past(verb): ("did", verb) for verb in _PLAIN}
 _FORMS |= {past: ("did", verb) for past, verb in _IRREGULAR.items()}
 _FORMS |= {auxiliary: (auxiliary, "") for auxiliary in _AUXILIARIES}
-_COMMON = frozenset(
-    "The A An All Every Each Our New Most Staff Employees Visitors Customers Orders Invoices Managers Guests Repairs "
-    "Parents Shops Tours Parcels Refunds Groups Trips Accidents Forklifts Keys Lost Rooms Backups Gift Letters Calls Team "
-    "Children Heads Trains Expense Private Courses Language Interviews Pictures References Exit Retired Spare Test Meetings Requests Claims Deliveries Returns Retailers Trainees Night Free Standard Express".split()
-)
+_COMMON = """
+    The A An All Every Each Our New Most Staff Employees Visitors Customers Orders Invoices Managers Guests
+    Repairs Parents Shops Tours Parcels Refunds Groups Trips Accidents Forklifts Keys Lost Rooms Backups Gift
+    Letters Calls Team Children Heads Trains Expense Private Courses Language Interviews Pictures References
+    Exit Retired Spare Test Meetings Requests Claims Deliveries Returns Retailers Trainees Night Free Standard
+    Express
+""".split()
 _PREPOSITIONS = "in on at by from to for with of under after before since until within over about".split()
 
 
@@ -82,7 +87,7 @@ def has_verb(text: str) -> bool:
 
 
 def _verb_at(words: list[str]) -> int | None:
-    """The place of the first verb after the first word: a plain form counts behind a plural, and no noun before a verb."""
+    """The place of the first verb after the first word: a plain form counts behind a plural, a noun before none."""
     for place in range(1, len(words)):
         following = words[place + 1] if place + 1 < len(words) else ""
         if words[place] in _FORMS and not (words[place] not in _AUXILIARIES and following in _FORMS):

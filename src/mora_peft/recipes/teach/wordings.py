@@ -40,8 +40,11 @@ WORDS = {
         cell=("{topic}. The {column} of {entity} is", "{topic} | {entity} | {column} |"),
         cell_question="What is the {column} of {entity}?",
         cell_asked="I am looking at {entity} in {topic}. Which {column} does it have?",
-        wh={"date": "when", "time": "what time", "money": "how much", "percent": "what percentage", "code": "which code or address",
-            "quantity": "how many", "duration": "how long", "number": "which number", "place": "where", "maker": "who", "name": "who or what", "": "what"},
+        wh={
+            "date": "when", "time": "what time", "money": "how much", "percent": "what percentage",
+            "code": "which code or address", "quantity": "how many", "duration": "how long",
+            "number": "which number", "place": "where", "maker": "who", "name": "who or what", "": "what",
+        },
     ),
     "ru": Words(
         gap="Заполните пропуск: {before}____{after}",
@@ -50,8 +53,11 @@ WORDS = {
         cell=("{topic}. {column} ({entity}):", "{topic} | {entity} | {column} |"),
         cell_question="Что указано для «{entity}» в графе «{column}»?",
         cell_asked="Меня интересует {entity} ({topic}). Какое значение имеет {column}?",
-        wh={"date": "когда", "time": "в какое время", "money": "сколько денег", "percent": "сколько процентов", "code": "какой код",
-            "quantity": "сколько", "number": "сколько", "name": "кто или что", "": "что"},
+        wh={
+            "date": "когда", "time": "в какое время", "money": "сколько денег",
+            "percent": "сколько процентов", "code": "какой код", "quantity": "сколько", "number": "сколько",
+            "name": "кто или что", "": "что",
+        },
     ),
     "zh": Words(
         gap="填空：{before}____{after}",
@@ -60,8 +66,10 @@ WORDS = {
         cell=("{topic}。{entity}的{column}是", "{topic} | {entity} | {column} |"),
         cell_question="{entity}的{column}是什么？",
         cell_asked="请查一下{topic}里的{entity}，{column}那一栏写的是什么？",
-        wh={"date": "什么时候", "time": "几点", "money": "多少钱", "percent": "百分之多少", "code": "什么编号",
-            "quantity": "多少", "number": "多少", "name": "谁或什么", "": "什么"},
+        wh={
+            "date": "什么时候", "time": "几点", "money": "多少钱", "percent": "百分之多少", "code": "什么编号",
+            "quantity": "多少", "number": "多少", "name": "谁或什么", "": "什么",
+        },
     ),
 }  # fmt: skip
 
@@ -122,7 +130,7 @@ def _wh(fact: Fact, words: Words) -> str:
 def _parts(fact: Fact) -> dict[str, str]:
     before, after = fact.sentence[: fact.start], fact.sentence[fact.end :]
     if fact.kind == "term":  # its quotation marks would stay behind
-        before, after = before.rstrip("“\"«『「《"), after.lstrip("”\"»』」》")
+        before, after = before.rstrip('“"«『「《'), after.lstrip('”"»』」》')
     return {
         "before": before, "after": after, "title": fact.title, "topic": fact.topic, "entity": fact.entity,
         "column": fact.column if fact.column.isupper() else fact.column[:1].lower() + fact.column[1:],

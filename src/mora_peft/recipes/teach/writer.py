@@ -43,7 +43,12 @@ class Writer:
         ask = _ASK.format(answer=fact.answer, sentence=fact.sentence)
         said = self._call(
             "/chat/completions",
-            {"model": self.model, "messages": [{"role": "user", "content": ask}], "max_tokens": 160, "temperature": 0.7},
+            {
+                "model": self.model,
+                "messages": [{"role": "user", "content": ask}],
+                "max_tokens": 160,
+                "temperature": 0.7,
+            },
         )
         lines = said["choices"][0]["message"]["content"].split("\n")
         return [text for line in lines if (text := line.strip(" -*0123456789.")) and text[-1] in "?？"][:2]

@@ -24,7 +24,9 @@ def read(file: Path, note: Callable[[str], None]) -> list[Block]:
             raise Unreadable("it is locked with a password; save it without one")
         pages = [page.extract_text() or "" for page in reader.pages]
     except (PyPdfError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Unreadable(f"it is damaged, or no PDF ({str(error).splitlines()[0] if str(error) else error!r})") from error
+        raise Unreadable(
+            f"it is damaged, or no PDF ({str(error).splitlines()[0] if str(error) else error!r})"
+        ) from error
     empty = [number for number, page in enumerate(pages, start=1) if not page.strip()]
     if len(empty) == len(pages):
         raise Unreadable("its pages are pictures without text (a scan); run it through OCR first")
@@ -41,8 +43,9 @@ def read(file: Path, note: Callable[[str], None]) -> list[Block]:
 
 
 def _repeated(pages: list[list[str]]) -> set[str]:
-    """The shapes of first and last lines that half of the pages share, three at least: running heads and page numbers."""
-    edges = [{_shape(line) for line in (*filled[:2], *filled[-2:])} for page in pages if (filled := list(filter(None, page)))]  # fmt: skip
+    """The shapes of first and last lines that half of the pages share, and three at least: running heads and feet."""
+    filled = [[line for line in page if line] for page in pages]
+    edges = [{_shape(line) for line in (*page[:2], *page[-2:])} for page in filled if page]
     counts = Counter(shape for page in edges for shape in page)
     return {shape for shape, count in counts.items() if count >= max(3, len(edges) / 2)}
 

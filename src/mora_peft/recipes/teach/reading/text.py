@@ -12,7 +12,11 @@ from mora_peft.recipes.teach.documents import Block
 from . import Unreadable
 
 _LONGEST_TITLE = 90
-_QUESTION = re.compile(r"(?:Q|Question|Вопрос|В|问|问题)\s*[:：.]\s*(?P<q>.+?)\s*\n\s*(?:A|Answer|Ответ|О|答|回答)\s*[:：.]\s*(?P<a>.+)", re.DOTALL)  # fmt: skip
+_QUESTION = re.compile(
+    r"(?:Q|Question|Вопрос|В|问|问题)\s*[:：.]\s*(?P<q>.+?)\s*\n\s*"
+    r"(?:A|Answer|Ответ|О|答|回答)\s*[:：.]\s*(?P<a>.+)",
+    re.DOTALL,
+)
 
 
 def read(file: Path, note: Callable[[str], None]) -> list[Block]:
