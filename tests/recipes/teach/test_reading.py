@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_read(tmp_path):
 
 @pytest.mark.parametrize("text, encoding", [("Größe und Straße: das Maß beträgt 12 Meter in München.", "cp1252"),
                                             ("Гарантия на чайник составляет двадцать семь месяцев.", "cp1251"),
-                                            ("水壶的保修期为二十七个月，请保存好您的购买凭证。", "gb18030")])  # fmt: skip
+                                            ("水壶的保修期为二十七个月，请保存好购买凭证。", "gb18030")])  # fmt: skip
 def test_other_encodings_are_read_and_noted(text, encoding, tmp_path):
     (tmp_path / "old.txt").write_bytes((text + "\n").encode(encoding) * 8)
     found, summary = read(tmp_path)
