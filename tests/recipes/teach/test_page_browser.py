@@ -38,7 +38,7 @@ def fake_proof() -> dict:
     found = {"means": mean, "documents": counted, "kinds": kinds, "questions": questions}
     return {
         "model": "models/small", "config": {"general": None, "continue_from": None, "r": 8}, "device": "cpu",
-        "files": [{"path": path, "what": what, "reason": "?"} for path, what in (("vault.md", "taken"), ("x", "dropped"))],
+        "files": [{"path": what, "what": what, "reason": "?"} for what in ("taken", "dropped")],
         "titles": {"vault.md": "The vault"}, "secrets": {"vault.md": {"password": 1}}, "facts": 2, "facts_found": 3,
         "rows": {"recall": 8}, "nearness": 0.25, "methods": [method], "sets": {"taught": found, "control": found},
         "versions": {"torch": "2"}, "git_revision": None,
