@@ -174,7 +174,7 @@ class _Server(BaseHTTPRequestHandler):
 def test_a_writer_adds_wordings(tiny_model, tmp_path):
     folder = tmp_path / "documents"
     folder.mkdir()
-    (folder / "a.md").write_text("# The vault\n\nThe vault was built in 1912 by Ove Lind.")
+    (folder / "a.md").write_text("# The vault\n\nThe vault was built in 1912 by Ove Lind. The password is Tulip4711x.")
     server = HTTPServer(("127.0.0.1", 0), _Server)
     Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -188,7 +188,7 @@ def test_a_writer_adds_wordings(tiny_model, tmp_path):
     rows = lines_of(output / "rows" / "taught.jsonl")
     written = [row for row in rows if row["kind"] == "written"]
     assert written and all("which one is it?" in row["prompt"] for row in written)
-    assert all("The vault was built" in asked for asked in _Server.asked)
+    assert all("The vault was built" in asked for asked in _Server.asked), "a sentence with a secret is not sent"
     with pytest.raises(UserError, match="does not answer"):
         teach(TeachConfig(folder=str(folder), model=tiny_model, output=str(tmp_path / "b"), writer=url, **SMALL))
 
@@ -217,6 +217,7 @@ def test_a_model_beyond_the_memory_is_refused_before_it_is_loaded(settings, tmp_
 def test_bad_settings_get_one_sentence(changes, words, settings, tmp_path):
     with pytest.raises(UserError, match=words):
         teach(TeachConfig(**settings | changes, output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_takes_a_folder_first_and_from(monkeypatch, capsys, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .documents import Document
 from .language import sentences
 from .patterns import LEANING, is_name, patterns
-from .verbs import has_verb
+from .verbs import has_verb, starts_with_verb
 
 _SHORTEST, _LONGEST = 18, 320  # characters of a sentence that can be asked about
 _MOST_A_SENTENCE = 2
@@ -82,9 +82,14 @@ def _in_text(document: Document, topic: str, text: str) -> list[Fact]:
 def _chosen(sentence: str, found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     """The spans of a sentence that are asked for: the last ones, for which the sentence says most before them.
 
-    A name inside an English sentence's subject is what the sentence is about, and not what it says.
+    A name inside an English sentence's subject is what the sentence is about, and not what it says; one that is all of
+    the subject can be asked for.
     """
-    said = [span for span in found if span[2] != "name" or not span[0] or has_verb(sentence[: span[0]])]
+    said = [
+        (start, end, kind)
+        for start, end, kind in found
+        if kind != "name" or (has_verb(sentence[:start]) if start else starts_with_verb(sentence[end:]))
+    ]
     return said[-_MOST_A_SENTENCE:]
 
 

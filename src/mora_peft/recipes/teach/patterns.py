@@ -30,7 +30,8 @@ _HAN_NAME = (
     rf"|(?:^|(?<=，))[{_SURNAMES}][\u4e00-\u9fff]{{1,2}}(?={_DEEDS}|于|在|是)"
 )
 _CAPITALS = {
-    "en": r"[A-Z][\w&-]*\w(?:(?:['’]s?)?(?: (?:of|the|de|van|von|and|&))*? [A-Z][\w&-]*\w)*",
+    "en": r"(?<![\w–-])(?:St\. )?[A-Z][\w&-]*\w(?:(?:['’]s?)?"
+    r"(?: (?:of|the|de|van|von|and|&))*?(?: St\.)? [A-Z][\w&-]*\w)*",
     "ru": r"[А-ЯЁA-Z][\w-]*\w(?: [А-ЯЁA-Z][\w-]*\w)*",
 }
 
@@ -65,9 +66,10 @@ _KINDS = {
         rf"(?:{_UNITS})(?![A-Za-zа-я])",
         rf"(?<![A-Za-z0-9.,]){_NUMBER} (?:square |cubic )?[a-z]{{3,}}s\b",
     ),
-    "term": r"(?<=[“\"«『「《])[^”\"»』」》\n]{2,40}(?=[”\"»』」》])",
+    # A straight quotation mark that ends a quotation has a letter before it.
+    "term": r"(?:(?<=[“«『「《])|(?<=\W\")|(?<=^\"))(?! )[^”\"»』」》\n]{2,40}(?=[”\"»』」》])",
     "name": "",
-    "number": rf"(?<![A-Za-z0-9_.,#/-]){_NUMBER}(?![A-Za-z0-9_%/-])",
+    "number": rf"(?<![A-Za-z0-9_.,#/(=–-])(?<![=(] ){_NUMBER}(?![A-Za-z0-9_%/°–-])",
 }
 
 
@@ -79,9 +81,11 @@ def patterns(language: str) -> dict[str, re.Pattern[str]]:
 
 
 _NOT_NAMES = frozenset(
-    f"{_MONTHS.replace('|', ' ')} Monday Tuesday Wednesday Thursday Friday Saturday Sunday Mondays Tuesdays Wednesdays "
-    "Thursdays Fridays Saturdays Sundays I The A An In On At It They He She We You If When Every All Each No For This "
-    "That There Its Our Your After Before Since From To Of And But Or As By With".split()
+    f"{_MONTHS.replace('|', ' ')} "
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday Mondays Tuesdays Wednesdays Thursdays "
+    "Fridays Saturdays Sundays I The A An In On At It They He She We You If When Every All Each No For "
+    "This That There Many Most Some Several Few Other Both Its Our Your After Before Since From To Of And "
+    "But Or As By With".split()
 )
 
 

@@ -20,7 +20,7 @@ from .language import KNOWN
 from .questions import ask, askable, own_questions
 from .reading import read_folder
 from .rows import as_prompt, mixed, passages, recall_rows, scheduled
-from .secrets import secrets
+from .secrets import counted, secrets
 from .settings import TeachConfig
 from .wordings import Row, key, questioned
 
@@ -49,7 +49,7 @@ class Material:
 
 
 def prepared(config: TeachConfig) -> Material:
-    """Read the folder, and find its facts; the summary is printed and kept in reading.json."""
+    """Read the folder, and find its facts; what was read and what was not is printed."""
     summary = Summary()
     documents = cleaned(read_folder(Path(config.folder), config.largest_megabytes, summary), summary)
     for document in documents:
@@ -72,7 +72,6 @@ def prepared(config: TeachConfig) -> Material:
         documents, summary, found, facts, len(every) - len(facts), order[count : count + config.asked],
         order[:count] or order[: min(len(order), _PROGRESS)], _spread(control, _CONTROL),
     )  # fmt: skip
-    write_json(Path(config.output) / "reading.json", {"files": summary.entries, "secrets": found})
     print(f"Read {len(documents)} documents:", *summary.lines(), sep="\n", flush=True)
     for path, counts in found.items():
         told = ", ".join(f"{count} × {name}" for name, count in counts.items())
@@ -146,7 +145,8 @@ def _written(config: TeachConfig, made: Material) -> dict[Fact, list[Row]]:
     from .writer import Writer
 
     print(f"The documents' sentences go to {config.writer}, which writes further wordings.", flush=True)
-    return Writer(config.writer, config.writer_model).rows(made.facts, {key(questioned(fact)) for fact in made.facts})
+    sent = [fact for fact in made.facts if not counted(fact.sentence)]  # a secret stays here
+    return Writer(config.writer, config.writer_model).rows(sent, {key(questioned(fact)) for fact in made.facts})
 
 
 def _spread(items: list, count: int) -> list:

@@ -44,10 +44,15 @@ def teach(config: TeachConfig) -> Path:
     output = Path(config.output)
     earlier = _earlier(config)
     model_name = config.model or earlier.config.base_model_name_or_path
-    _claim(config, model_name)
+    mark = _checked_mark(config)
     check_memory(model_name, config.dtype)
     tokenizer = load_tokenizer(model_name)
     made = prepared(config)
+    # Only now is the teaching known to be possible; a mistyped one leaves no trace.
+    if config.fresh and (output / CLAIM).is_file():
+        shutil.rmtree(output)
+    write_json(output / CLAIM, {"fingerprint": mark, "model": model_name, "config": asdict(config)})
+    write_json(output / "reading.json", {"files": made.summary.entries, "secrets": made.secrets})
     sets = question_sets(config, made, tokenizer, earlier)
     before, plan = _begun(config, model_name, made, sets, earlier)
 
@@ -186,27 +191,22 @@ def _earlier(config: TeachConfig) -> "Adapter | None":
     return found
 
 
-def _claim(config: TeachConfig, model: str) -> None:
-    """Take the output folder for this teaching; UserError where it holds something else."""
+def _checked_mark(config: TeachConfig) -> str:
+    """A fingerprint of settings and documents; UserError where the output folder holds something else."""
     output = Path(config.output)
-    if config.fresh and (output / CLAIM).is_file():
-        shutil.rmtree(output)
     check_output(output, CLAIM)
-    settings = {
-        name: value
-        for name, value in asdict(config).items()
-        if name not in ("output", "fresh", "serve", "merge", "versus")
-    }
+    sources = {"data": config.folder, "eval_data": config.questions, "forgetting_data": config.general}
+    beside = ("output", "fresh", "serve", "merge", "versus")
     mark = provenance.fingerprint(
-        settings | {"data": config.folder, "eval_data": config.questions, "forgetting_data": config.general}
+        {name: value for name, value in asdict(config).items() if name not in beside} | sources
     )
     claim = output / CLAIM
-    if claim.is_file() and json.loads(claim.read_text(encoding="utf-8"))["fingerprint"] != mark:
+    if not config.fresh and claim.is_file() and json.loads(claim.read_text(encoding="utf-8"))["fingerprint"] != mark:
         raise UserError(
             f"{output} holds a teaching with other settings or other documents: choose another --output, or start anew "
             "with --fresh."
         )
-    write_json(claim, {"fingerprint": mark, "model": model, "config": asdict(config)})
+    return mark
 
 
 def _publish(adapter: Path, output: Path) -> None:

@@ -45,6 +45,9 @@ _COMMON = """
     Exit Retired Spare Test Meetings Requests Claims Deliveries Returns Retailers Trainees Night Free Standard
     Express
 """.split()
+_LEADING = "In On At After Before Since While Although When If During For With By As Over Compared Because From".split()
+_LINKS = ("that", "which", "who", "and", "because")
+_LONGEST_SUBJECT, _LONGEST = 7, 30  # words
 _PREPOSITIONS = "in on at by from to for with of under after before since until within over about".split()
 
 
@@ -62,11 +65,13 @@ def question(before: str, wh: str, after: str) -> str | None:
     """
     after = after.rstrip(" .!;")
     if not before.strip(" "):
-        first = after.split()[0] if after.split() else ""
-        return f"{_capital(wh)}{after}?" if first in _FORMS else None
+        return f"{_capital(wh)}{after}?" if starts_with_verb(after) else None
     words = before.rstrip(" ,").split(" ")
     place = _verb_at(words)
-    if place is None or any(word.endswith(",") or word in ("that", "which", "who") for word in words[:place]):
+    if place is None or place > _LONGEST_SUBJECT or len(words) + len(after.split()) > _LONGEST:
+        return None
+    # Subjects that hold a clause, or are none.
+    if words[0] in _LEADING or any(word[-1:] == "," or word[-2:] == "ed" or word in _LINKS for word in words[1:place]):
         return None
     # Where a second verb is joined on, the question would be about both.
     if any(word == "and" and later in _FORMS for word, later in pairwise([*words[place:], *after.split()])):
@@ -84,6 +89,11 @@ def question(before: str, wh: str, after: str) -> str | None:
 def has_verb(text: str) -> bool:
     """Whether the list of verbs has one of the words of `text` after its first."""
     return not text.isascii() or _verb_at(text.rstrip().split(" ")) is not None
+
+
+def starts_with_verb(text: str) -> bool:
+    """Whether the first word of `text` is a verb of the list; what is not plain English is taken to have one."""
+    return not text.isascii() or (text.split() or [""])[0] in _FORMS
 
 
 def _verb_at(words: list[str]) -> int | None:

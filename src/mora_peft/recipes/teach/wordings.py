@@ -42,7 +42,7 @@ WORDS = {
         cell_asked="I am looking at {entity} in {topic}. Which {column} does it have?",
         wh={
             "date": "when", "time": "what time", "money": "how much", "percent": "what percentage",
-            "code": "which code or address", "quantity": "how many", "duration": "how long",
+            "code": "which code", "quantity": "how many", "duration": "how long",
             "number": "which number", "place": "where", "maker": "who", "name": "who or what", "": "what",
         },
     ),
