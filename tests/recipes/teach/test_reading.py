@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TEXT, write_pdf
+from conftest import TEXT, write_docx, write_pdf
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.teach import reading
 from mora_peft.recipes.teach.cleaning import cleaned
 from mora_peft.recipes.teach.documents import Summary
+from mora_peft.recipes.teach.facts import facts_of
 from mora_peft.recipes.teach.reading import READERS, read_folder
 from mora_peft.recipes.teach.secrets import counted, secrets
 
@@ -138,3 +139,21 @@ def test_secrets_are_counted_and_not_kept(tmp_path):
     assert counts == {"a.md": {"password": 1, "card number": 1}}
     assert "hunter2" not in json.dumps(counts)
     assert counted("DE89 3704 0044 0532 0130 00 and DE89 3704 0044 0532 0130 01") == {"bank account (IBAN)": 1}
+
+
+@pytest.mark.parametrize("page", ["02-leadership", "06-warranty", "23-history"])
+def test_a_page_of_the_handbook_says_the_same_in_every_format(page, root, tmp_path):
+    source = (root / "examples" / "handbook" / f"{page}.md").read_text(encoding="utf-8")
+    title, *parts = [part.strip() for part in source.removeprefix("# ").split("\n\n")]
+    lines = [part.removeprefix("## ") for part in parts]
+    (tmp_path / "a.md").write_text(source, encoding="utf-8")
+    (tmp_path / "a.html").write_text(
+        f"<h1>{title}</h1>" + "".join(f"<p>{line}</p>" for line in lines), encoding="utf-8"
+    )
+    (tmp_path / "a.txt").write_text("\n\n".join([title, *lines]), encoding="utf-8")
+    write_docx(tmp_path / "a.docx", title, lines)
+    write_pdf(tmp_path / "a.pdf", title, lines)
+    found, _ = read(tmp_path)
+    said = {path: {(fact.sentence, fact.answer) for fact in facts_of(document)} for path, document in found.items()}
+    assert len(said) == 5 and len(said["a.md"]) > 8
+    assert all(facts == said["a.md"] for facts in said.values())

@@ -104,7 +104,7 @@ def notes(proof: dict[str, Any]) -> list[str]:
     if proof["facts"] < proof["facts_found"]:
         left = proof["facts_found"] - proof["facts"]
         found.append(
-            f"{counted(left, 'further fact')} were found and learned as text only; none of them is asked here."
+            f"Learned as text only, and not asked about here: {counted(left, 'further fact')}."
         )
     return found
 
