@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TEXT, write_docx, write_pdf
+from made_documents import TEXT, write_docx, write_pdf
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.teach import reading
