@@ -30,10 +30,13 @@ def main() -> None:
     parser.add_argument("--facts", type=int, default=120)
     parser.add_argument("--asked", type=int, default=60)
     parser.add_argument("--passes", type=float, default=4.5)
+    parser.add_argument("--own", action="store_true", help="also ask examples/handbook-questions.jsonl")
     options = parser.parse_args()
-    folder, own, control = ROOT / "examples" / "handbook", str(ROOT / "examples" / "handbook-questions.jsonl"), None
+    folder, own, control = ROOT / "examples" / "handbook", None, None
+    if options.what == "handbook" and options.own:
+        own = str(ROOT / "examples" / "handbook-questions.jsonl")
     if options.what in SOURCES:
-        folder, own = ROOT / "runs" / "teach" / f"{options.what}-files", None
+        folder = ROOT / "runs" / "teach" / f"{options.what}-files"
         control = str(write_files(options.what, "test", folder.with_name(f"{options.what}-control"), 3))
         write_files(options.what, "train", folder, SOURCES[options.what][1])
     for seed in options.seeds:

@@ -70,7 +70,7 @@ def prepared(config: TeachConfig) -> Material:
     found = secrets(documents)
     made = Material(
         documents, summary, found, facts, len(every) - len(facts), order[count : count + config.asked],
-        order[:count] or order[: min(len(order), _PROGRESS)], _spread(control, _CONTROL),
+        order[:count] or order[: min(len(order), _PROGRESS)], _spread(control, min(_CONTROL, config.asked)),
     )  # fmt: skip
     print(f"Read {len(documents)} documents:", *summary.lines(), sep="\n", flush=True)
     for path, counts in found.items():
