@@ -1,6 +1,7 @@
 """Facts and their wordings: found in three languages, asked for in words that are never taught."""
 
 import doctest
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from mora_peft.recipes.teach.proof import token_f1
 from mora_peft.recipes.teach.questions import askable, nearness, options
 from mora_peft.recipes.teach.reading import read_folder
 from mora_peft.recipes.teach.rows import scheduled
+from mora_peft.recipes.teach.settings import TeachConfig
 from mora_peft.recipes.teach.wordings import key, questioned, taught
 
 FOUND = [
@@ -113,11 +115,18 @@ def test_sentences_of_three_languages():
     assert len(sentences("Он родился в 1990 г. в Твери. Он работает.", "ru")) == 2
 
 
-@given(st.integers(1, 70), st.sampled_from([1, 1.5, 4]), st.integers(1, 9))
-def test_a_schedule_has_every_row_in_every_pass(count, passes, batch_size):
-    rows = [{"prompt": "x" * (number * 7 % 23), "completion": str(number)} for number in range(count)]
-    found = scheduled(rows, passes, batch_size, 0)
-    assert len(found) >= passes * count
-    counts = {row["completion"]: sum(other is row for other in found) for row in rows}
-    assert max(counts.values()) == min(counts.values()), "a pass has every row once"
-    assert found == scheduled(rows, passes, batch_size, 0)
+@given(st.integers(0, 60), st.integers(0, 30), st.integers(0, 5), st.sampled_from([1, 1.5, 4]), st.integers(1, 9))
+def test_a_schedule_has_every_fact_in_every_pass_and_every_passage_in_some(facts, texts, general, passes, batch_size):
+    def rows(kind: str, count: int) -> list[dict]:
+        return [{"prompt": kind, "completion": "x" * (number * 7 % 23), "number": number} for number in range(count)]
+
+    made = rows("fact", facts), rows("text", texts), rows("general", general)
+    config = TeachConfig(folder="f", model="m", output="o", passes=passes, batch_size=batch_size)
+    if not facts and not texts:
+        return
+    found = scheduled(*made, config)
+    counts = Counter((row["prompt"], row["number"]) for row in found)
+    assert len({counts["fact", number] for number in range(facts)}) <= 1
+    assert all(counts["fact", number] >= passes for number in range(facts))
+    assert all(counts["text", number] >= 1 for number in range(texts))
+    assert found == scheduled(*made, config)

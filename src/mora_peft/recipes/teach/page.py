@@ -103,9 +103,7 @@ def notes(proof: dict[str, Any]) -> list[str]:
         )
     if proof["facts"] < proof["facts_found"]:
         left = proof["facts_found"] - proof["facts"]
-        found.append(
-            f"Learned as text only, and not asked about here: {counted(left, 'further fact')}."
-        )
+        found.append(f"Learned as text only, and not asked about here: {counted(left, 'further fact')}.")
     return found
 
 

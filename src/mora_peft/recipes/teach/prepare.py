@@ -19,7 +19,7 @@ from .general import general_rows
 from .language import KNOWN
 from .questions import ask, askable, own_questions
 from .reading import read_folder
-from .rows import as_prompt, mixed, passages, recall_rows, scheduled
+from .rows import a_pass, as_prompt, passages, recall_rows, scheduled
 from .secrets import counted, secrets
 from .settings import TeachConfig
 from .wordings import Row, key, questioned
@@ -107,11 +107,15 @@ def question_sets(
 def write_rows(
     config: TeachConfig,
     made: Material,
+    sets: dict[str, list[dict[str, Any]]],
     base: "Module",
     tokenizer: "PreTrainedTokenizerBase",
     earlier: "Adapter | None",
-) -> dict[str, int]:
-    """Write the rows to learn, to measure progress on, and of general text; return their counts."""
+) -> dict[str, Any]:
+    """Write the rows to learn, to measure progress on, and of general text; return their counts, in all and a pass.
+
+    A wording that some question of the proof has, such as one of the documents' own, is not taught.
+    """
     recall, texts = [], []
     written = _written(config, made)
     for document in made.documents:
@@ -123,20 +127,22 @@ def write_rows(
             for row in written.get(fact, [])
         ]
         texts += passages(document, tokenizer, config.passage_tokens)
-    kept, measured_texts = general_rows(config.general, base, tokenizer, config.passage_tokens)
-    rows = mixed(recall, texts, kept, config.text_share, config.general_share, config.seed)
+    progress = ask(made.progress, made.facts, tokenizer, config.seed)
+    held_out = {key(row["prompt"]) for rows in (*sets.values(), progress) for row in rows}
+    recall = [row for row in recall if key(row["prompt"]) not in held_out]
     if earlier and (file := earlier.folder / "rows" / "taught.jsonl").is_file():
         before = [row for row in read_rows(str(file), also=("kind",)) if row["kind"] != "general"]
-        rows += [row | {"kind": "earlier"} for row in _spread(before, round(config.earlier_share * len(rows)))]
-    progress = ask(made.progress, made.facts, tokenizer, config.seed) or rows[:_PROGRESS]
-    held_out = {row["prompt"] for row in ask(made.asked + made.progress, made.facts, tokenizer, config.seed)}
-    assert not held_out & {row["prompt"] for row in rows}, "a held-out wording is among the taught ones"
+        recall += [row | {"kind": "earlier"} for row in _spread(before, round(config.earlier_share * len(recall)))]
+    general, measured_texts = general_rows(config.general, base, tokenizer, config.passage_tokens)
+    rows = recall + texts + general
     folder = Path(config.output) / "rows"
     write_lines(folder / "taught.jsonl", rows)
-    write_lines(folder / "schedule.jsonl", scheduled(rows, config.passes, config.batch_size, config.seed))
+    write_lines(folder / "schedule.jsonl", scheduled(recall, texts, general, config))
+    progress = progress or rows[:_PROGRESS]
     write_lines(folder / "progress.jsonl", [{name: row[name] for name in ("prompt", "completion")} for row in progress])
     write_lines(folder / "general.jsonl", [{"text": text} for text in measured_texts])
-    return dict(Counter(row["kind"] for row in rows))
+    counts = Counter(row["kind"] for row in rows)
+    return {"rows": dict(counts), "a_pass": len(recall) + sum(a_pass(len(recall), len(texts), len(general), config))}
 
 
 def _written(config: TeachConfig, made: Material) -> dict[Fact, list[Row]]:

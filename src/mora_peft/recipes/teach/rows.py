@@ -1,12 +1,14 @@
 """Rows to learn: passages of the documents, the wordings of their facts, their own questions, and general text."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .documents import Document, plain
 from .facts import Fact, questions_of
 from .language import sentences
+from .settings import TeachConfig
 from .wordings import Row, taught
 
 if TYPE_CHECKING:
@@ -70,49 +72,45 @@ def recall_rows(
     return list({(row["prompt"], row["completion"]): row for row in rows}.values())
 
 
-def mixed(
-    recall: list[dict], texts: list[dict], general: list[dict], text_share: float, general_share: float, seed: int
-) -> list[dict]:
-    """All rows, in which passages and general text come as often as their shares of the recall rows say.
+def a_pass(recall: int, texts: int, general: int, config: TeachConfig) -> tuple[int, int]:
+    """How many passages and rows of general text one pass has beside `recall` rows about facts.
 
-    A share is a number of rows for each recall row; rows are repeated or thinned out at random to get there. Without
-    recall rows, all passages once.
+    By their shares, but passages so many that each comes at least once in all passes; all of them where there are no
+    facts.
     """
-    draw = random.Random(seed)
-
-    def some(rows: list[dict], count: int) -> list[dict]:
-        if not rows:
-            return []
-        whole, rest = divmod(count, len(rows))
-        return rows * whole + draw.sample(rows, rest)
-
-    base = len(recall) or len(texts)
-    found = recall + some(texts, round(text_share * base) if recall else len(texts))
-    found += some(general, round(general_share * base))
-    draw.shuffle(found)
-    return found
+    base = recall or texts
+    passages = max(round(config.text_share * recall), -(-texts // max(1, int(config.passes)))) if recall else texts
+    return min(passages, texts), round(config.general_share * base) if general else 0
 
 
-def scheduled(rows: list[dict], passes: float, batch_size: int, seed: int) -> list[dict]:
-    """`rows` in the order that they are learned in, `passes` times over: in each batch rows of like length.
+def scheduled(recall: list[dict], texts: list[dict], general: list[dict], config: TeachConfig) -> list[dict]:
+    """Rows in the order that they are learned in, for all passes: in each batch rows of like length.
 
-    A passage among short rows would make all of them as long as it is. Both lengths and chance decide what is in a
-    batch, and chance alone which batch comes when.
+    A pass has every row of `recall`, and takes passages and general text in turn. A passage among short rows would make
+    all of them as long as it is: both lengths and chance decide what is in a batch, and chance alone which comes when.
     """
-    draw = random.Random(seed)
+    draw = random.Random(config.seed)
+    more, kept = a_pass(len(recall), len(texts), len(general), config)
+    text, other = _endless(texts, draw), _endless(general, draw)
     order: list[dict] = []
-    while len(order) < passes * len(rows) + batch_size:
-        order += draw.sample(rows, len(rows))
-    found = []
-    for start in range(0, len(order), batch_size * _BATCHES):
-        part = sorted(
-            order[start : start + batch_size * _BATCHES], key=lambda row: len(row["prompt"] + row["completion"])
-        )
-        batches = [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
-        last = [batches.pop()] if len(batches[-1]) < batch_size else []
+    while len(order) < config.passes * (len(recall) + more + kept) + config.batch_size:
+        rows = [*recall, *islice(text, more), *islice(other, kept)]
+        draw.shuffle(rows)
+        order += rows
+    found, part_size = [], config.batch_size * _BATCHES
+    for start in range(0, len(order), part_size):
+        part = sorted(order[start : start + part_size], key=lambda row: len(row["prompt"] + row["completion"]))
+        batches = [part[first : first + config.batch_size] for first in range(0, len(part), config.batch_size)]
+        last = [batches.pop()] if len(batches[-1]) < config.batch_size else []
         draw.shuffle(batches)
         found += batches + last
     return [row for batch in found for row in batch]
+
+
+def _endless(rows: list[dict], draw: random.Random) -> Iterator[dict]:
+    """`rows` again and again, each time in another order; nothing where there are none."""
+    while rows:
+        yield from draw.sample(rows, len(rows))
 
 
 def _parts(document: Document, tokenizer: "PreTrainedTokenizerBase", room: int) -> Iterable[str]:

@@ -28,7 +28,7 @@ class TeachConfig:
         minutes: Time for training, without reading and proof; without it `passes` decide.
         passes: How often each row is seen at most.
         batch_size: Rows a step.
-        text_share: Passages of the documents for each row about a fact.
+        text_share: Passages of the documents for each row about a fact; more where not all would be seen otherwise.
         general_share: Rows of general text for each row about a fact, against forgetting.
         earlier_share: With --from, rows of what was taught before for each new row.
         passage_tokens: Longest passage in tokens.
@@ -93,6 +93,8 @@ class TeachConfig:
         for name in filter(None, (self.method, self.versus)):
             if method_named(name).trains_base or name == "prompt":
                 raise UserError(f"{name} leaves no adapter of weights to teach with: choose mora, lora or another.")
+        if self.versus == self.method:
+            raise UserError(f"versus must be another method than {self.method}, which is taught anyway.")
         if self.method == "mora":
             self.method_options = {"operator": "rotation", **self.method_options}
 

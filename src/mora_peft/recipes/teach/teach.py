@@ -89,10 +89,10 @@ def _begun(
     base = start.unload() if earlier else base
 
     def planned() -> dict[str, Any]:
-        counts = write_rows(config, made, base, tokenizer, earlier)
-        taught = read_rows(str(rows / "taught.jsonl"))
-        seconds = step_seconds(config, base, tokenizer, taught) if config.minutes else None
-        return {"rows": counts, "steps": planned_steps(config, len(taught), seconds), "seconds": seconds}
+        found = write_rows(config, made, sets, base, tokenizer, earlier)
+        learned = read_rows(str(rows / "schedule.jsonl"))
+        seconds = step_seconds(config, base, tokenizer, learned) if config.minutes else None
+        return found | {"steps": planned_steps(config, found["a_pass"], seconds), "seconds": seconds}
 
     plan = _remembered(rows / "plan.json", planned)
     _say_plan(config, plan)
@@ -163,7 +163,6 @@ def _result(
         "facts": len(made.facts),
         "facts_found": len(made.facts) + made.unasked,
         "rows": plan["rows"],
-        "same_wording": 0,  # `write_rows` stops otherwise
         "nearness": near,
         "methods": [{name: value for name, value in result.items() if name != "after"} for result in results],
         "sets": scored,
@@ -246,8 +245,7 @@ def _say_recall(who: str, sets: dict[str, list], scores: dict[str, list]) -> Non
 
 
 def _say_plan(config: TeachConfig, plan: dict[str, Any]) -> None:
-    rows = sum(plan["rows"].values())
-    passes = plan["steps"] * config.batch_size / rows
+    rows, passes = sum(plan["rows"].values()), plan["steps"] * config.batch_size / plan["a_pass"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in plan["rows"].items())
     print(f"Learning {rows} rows ({kinds}) in {plan['steps']} steps, {passes:.1f} passes.", flush=True)
     if config.minutes and passes < 2:

@@ -72,7 +72,7 @@ def step_seconds(
 
 
 def planned_steps(config: TeachConfig, rows: int, seconds: float | None) -> int:
-    """Steps for all passes over `rows`, or as many as fit into the time at `seconds` a step, if that is less."""
+    """Steps for all passes of `rows` each, or as many as fit into the time at `seconds` a step, if that is less."""
     wanted = max(1, round(config.passes * rows / config.batch_size))
     return wanted if seconds is None else max(1, min(wanted, int(60 * config.minutes / seconds)))
 
