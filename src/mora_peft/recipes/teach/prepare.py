@@ -65,7 +65,8 @@ def prepared(config: TeachConfig) -> Material:
         print("No facts were found that could be asked for: the documents are learned as text alone.", flush=True)
     order = facts[:]
     random.Random(config.seed).shuffle(order)
-    count = min(_PROGRESS, len(order) // 5) if len(order) > 5 else 0
+    # Few questions tell little of progress, and must not be many of what there is.
+    count = min(_PROGRESS, max(len(order) // 5, min(8, len(order) // 2))) if len(order) > 5 else 0
     control = askable([fact for document in _control_documents(config, documents) for fact in facts_of(document)])
     found = secrets(documents)
     made = Material(

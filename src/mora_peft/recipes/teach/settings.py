@@ -59,7 +59,7 @@ class TeachConfig:
     r: int = 8
     learning_rate: float | None = None
     minutes: float | None = None
-    passes: float = 4
+    passes: float = 10
     batch_size: int = 16
     text_share: float = 0.1
     general_share: float = 0.05

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MEASUREMENTS = 8  # in a run
 _ENOUGH = 0.99  # recall
 _PATIENCE = 3  # measurements without a new best
+_SETTLED = 0.75  # of all steps, after which recall is expected to grow steadily
 # Training may take this much longer than planned before it is cut off, so that the schedule ends in most cases.
 _SLACK = 1.25
 
@@ -91,8 +92,8 @@ class EnoughLearned(TrainerCallback):
         recall = [entry["eval_exact_match"] for entry in state.log_history if "eval_exact_match" in entry]
         if recall[-1] >= _ENOUGH:
             self.reason = "recall is complete"
-        # In the first half the learning rate is still high, and recall may only be about to grow.
-        elif state.global_step > state.max_steps / 2 and len(recall) > _PATIENCE:
+        # While the learning rate is high, recall goes up and down, and grows most when the rate comes down.
+        elif state.global_step >= _SETTLED * state.max_steps and len(recall) > _PATIENCE:
             before, last = max(recall[:-_PATIENCE]), max(recall[-_PATIENCE:])
             if before > 0 and last <= before:
                 self.reason = f"recall has not grown in {_PATIENCE} measurements"
