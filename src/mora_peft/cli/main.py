@@ -5,6 +5,7 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "teach a model with one method: mora, lora, full fine-tuning or prompt tuning",
+    "teach": "documents in, a model that knows them out, with proof",
     "compare": "train several methods at one parameter budget, and write a report",
     "evaluate": "measure recall, or loss and perplexity, of an adapter or a model on a file",
     "merge": "write a model with its adapter merged in, verified against the unmerged one",

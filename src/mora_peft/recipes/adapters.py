@@ -81,6 +81,22 @@ def put_on(adapter: Adapter, base: "PreTrainedModel") -> "PeftModel":
     return model.eval()
 
 
+def go_on_from(model: "PeftModel", folder: Path) -> None:
+    """Put the weights of the adapter in `folder` into the adapter of `model`; UserError where they do not fit it."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    adapter = read_adapter(folder)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    check_keys(adapter, set(own))
+    other = next((key for key, tensor in own.items() if tensor.shape != adapter.tensors[key].shape), None)
+    if other is not None:
+        raise UserError(
+            f"The adapter {folder} is of another size: {other} has the shape {[*adapter.tensors[other].shape]} where "
+            f"{[*own[other].shape]} is trained; give it the r and the options that it was made with."
+        )
+    set_peft_model_state_dict(model, adapter.tensors)
+
+
 def check_keys(adapter: Adapter, expected: set[str]) -> None:
     """Raise UserError where the adapter's file lacks tensors that it should have, or has others."""
     path, found = adapter.folder / WEIGHTS, set(adapter.tensors)

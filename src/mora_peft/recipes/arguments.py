@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from .train import TrainConfig
 
 
-def trainer_arguments(config: "TrainConfig", autocast: bool, measured: bool, texts: bool) -> "SFTConfig":
+def trainer_arguments(config: "TrainConfig", autocast: bool, measured: bool, texts: bool, sampling: str) -> "SFTConfig":
     """The arguments of a run.
 
     Args:
         autocast: Compute in bfloat16 on weights that are trained in float32.
         measured: Whether there are rows to measure.
         texts: Whether the rows are plain texts, which may flow into one another.
+        sampling: Order of the rows: random or sequential.
     """
     import torch
     from trl import SFTConfig
@@ -26,6 +27,7 @@ def trainer_arguments(config: "TrainConfig", autocast: bool, measured: bool, tex
         seed=config.seed,
         # Without a seed of its own the data order would hang on how many random numbers a method's start draws.
         data_seed=config.seed,
+        train_sampling_strategy=sampling,
         max_steps=config.steps,
         per_device_train_batch_size=ranks.share_of(config.batch_size, "batch_size"),
         per_device_eval_batch_size=config.evaluate_batch_size,

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mora_peft.errors import UserError, is_out_of_memory
 
@@ -22,9 +22,12 @@ from .spectrum import spectrum_of, weights_of
 from .tasks import task_named, task_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from datasets import Dataset
     from torch import Tensor
     from torch.nn import Module
+    from transformers import TrainerCallback
 
     from .methods import Tuned
     from .tasks import Test
@@ -64,8 +67,16 @@ class TrainConfig(Settings):
             raise UserError("A prompt needs a trained base, not a model from a configuration: choose another method.")
 
 
-def train(config: TrainConfig) -> Path:
+def train(
+    config: TrainConfig,
+    start: Path | None = None,
+    callbacks: "Sequence[TrainerCallback]" = (),
+    sampling: Literal["random", "sequential"] = "random",
+) -> Path:
     """Train as `config` says and return its output folder.
+
+    `start` is the folder of an adapter of the same method and size, whose weights training goes on from; `callbacks`
+    are the trainer's, besides the method's own. `sequential` takes the rows in the order that they are given in.
 
     The folder then holds `adapter/` (or `model/` for full fine-tuning) in safetensors, and `run.json`. An interrupted
     run goes on from its last whole checkpoint, to the same weights as if it had not been interrupted. A finished one is
@@ -74,7 +85,7 @@ def train(config: TrainConfig) -> Path:
     """
     try:
         with ranks.together():
-            return _train(config)
+            return _train(config, start, callbacks, sampling)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -85,14 +96,14 @@ def train(config: TrainConfig) -> Path:
         ) from error
 
 
-def _train(config: TrainConfig) -> Path:
+def _train(config: TrainConfig, start: Path | None, callbacks: "Sequence[TrainerCallback]", sampling: str) -> Path:
     output = Path(config.output)
     if not config.fresh and is_finished(config):
         ranks.say(f"{output} holds this run already: {_summary(read_run(output))}")
         return output
     _make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    trainer, tuned, tests, forgetting, start = _prepare(config)
+    trainer, tuned, tests, forgetting, start_weights = _prepare(config, start, callbacks, sampling)
     # Only now is the run known to be possible; a mistyped one leaves no trace.
     if ranks.is_first():
         write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
@@ -122,7 +133,7 @@ def _train(config: TrainConfig) -> Path:
         forgetting.after(trainer.model, trainer.processing_class)
     gathered = trainer.whole_state()
     if ranks.is_first():
-        _finish(config, trainer, tuned, start, gathered, {
+        _finish(config, trainer, tuned, start_weights, gathered, {
             "status": status,
             "message": message,
             "kept_step": kept,
@@ -138,7 +149,7 @@ def _finish(
     config: TrainConfig,
     trainer: "RecipeTrainer",
     tuned: "Tuned",
-    start: Any,
+    start_weights: Any,
     gathered: "dict[str, Tensor] | None",
     found: dict[str, Any],
 ) -> None:
@@ -147,7 +158,7 @@ def _finish(
     artifact = output / ("model" if whole else "adapter")
     spectrum = None
     if found["status"] == "finished" and not config.trial:
-        spectrum = spectrum_of(trainer.model, before=start) if gathered is None else None
+        spectrum = spectrum_of(trainer.model, before=start_weights) if gathered is None else None
         with whole_folder(artifact) as folder:
             _saved(trainer.model, whole).save_pretrained(folder, state_dict=gathered)
             trainer.processing_class.save_pretrained(folder)
@@ -213,11 +224,14 @@ class _Session(NamedTuple):
     start: "dict[str, Tensor] | None"
 
 
-def _prepare(config: TrainConfig) -> _Session:
+def _prepare(
+    config: TrainConfig, start: Path | None, callbacks: "Sequence[TrainerCallback]", sampling: str
+) -> _Session:
     """Load rows and model, and build the trainer, without leaving a trace on the disk."""
     import torch
     from transformers import PrinterCallback, set_seed
 
+    from .adapters import go_on_from
     from .embeddings import check_output_layer, train_embeddings
     from .progress import Progress
     from .trainer import RecipeTrainer
@@ -238,6 +252,8 @@ def _prepare(config: TrainConfig) -> _Session:
     if embeddings:
         train_embeddings(tuned.model)
     check_output_layer(tuned.model)
+    if start is not None:
+        go_on_from(tuned.model, start)
 
     def measure() -> dict[str, float]:
         metrics = {}
@@ -255,6 +271,7 @@ def _prepare(config: TrainConfig) -> _Session:
         autocast=whole and dtype == torch.bfloat16,
         measured=eval_rows is not None,
         texts="text" in train_rows.column_names,
+        sampling=sampling,
     )
     trainer = RecipeTrainer(
         model=tuned.model,
@@ -264,7 +281,7 @@ def _prepare(config: TrainConfig) -> _Session:
         processing_class=tokenizer,
         measure=measure if tests else None,
         keep_best=config.keep == "best",
-        callbacks=[*([Progress()] if ranks.is_first() else []), *tuned.callbacks],
+        callbacks=[*([Progress()] if ranks.is_first() else []), *tuned.callbacks, *callbacks],
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )
     trainer.remove_callback(PrinterCallback)

@@ -69,7 +69,7 @@ class Machine:
         import torch
 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return Machine(torch.accelerator.is_available(), cores, _available_memory())
+        return Machine(torch.accelerator.is_available(), cores, available_memory())
 
 
 def prepare(config: ServeConfig, environment: Mapping[str, str], machine: Machine) -> tuple[list[str], dict[str, str]]:
@@ -239,7 +239,7 @@ def _number(given: Given, name: str) -> int:
     return int(text)
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """Bytes of memory that programs can still have."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

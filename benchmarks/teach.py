@@ -1,0 +1,109 @@
+"""What `mora teach` teaches: the handbook of examples/, or real text written out as files, MoRA beside LoRA.
+
+    python benchmarks/teach.py handbook --seeds 0 1 2
+    python benchmarks/teach.py beige-book
+    python benchmarks/teach.py plos
+
+The last two need the data in ../shared/data. Each seed's proof is kept in benchmarks/results/teach/, without the curves
+of every step.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from mora_peft.recipes.files import write_json
+from mora_peft.recipes.teach.settings import TeachConfig
+from mora_peft.recipes.teach.teach import teach
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+RESULTS = ROOT / "benchmarks" / "results" / "teach"
+SOURCES = {"beige-book": ("finance/beige_book", 12), "plos": ("biomedical/plos_text", 12)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["handbook", *SOURCES])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--model", default=str(ROOT / "models" / "SmolLM2-135M-Instruct"))
+    parser.add_argument("--facts", type=int, default=120)
+    parser.add_argument("--asked", type=int, default=60)
+    parser.add_argument("--passes", type=float, default=10)
+    parser.add_argument("--own", action="store_true", help="also ask examples/handbook-questions.jsonl")
+    options = parser.parse_args()
+    folder, own, control = ROOT / "examples" / "handbook", None, None
+    if options.what == "handbook" and options.own:
+        own = str(ROOT / "examples" / "handbook-questions.jsonl")
+    if options.what in SOURCES:
+        folder = ROOT / "runs" / "teach" / f"{options.what}-files"
+        control = str(write_files(options.what, "test", folder.with_name(f"{options.what}-control"), 3))
+        write_files(options.what, "train", folder, SOURCES[options.what][1])
+    for seed in options.seeds:
+        output = ROOT / "runs" / "teach" / f"{options.what}-seed{seed}"
+        teach(
+            TeachConfig(
+                folder=str(folder), model=options.model, output=str(output), questions=own, control=control,
+                versus="lora", facts=options.facts, asked=options.asked, passes=options.passes, seed=seed,
+            )
+        )  # fmt: skip
+        print(write_json(RESULTS / f"{output.name}.json", shown(json.loads((output / "proof.json").read_text()))))
+
+
+def shown(proof: dict) -> dict:
+    """A proof as it is kept: paths as from the repository's root, and every tenth loss."""
+    for name in ("folder", "model", "output", "questions", "control"):
+        value = proof["config"][name]
+        proof["config"][name] = str(Path(value).relative_to(ROOT)) if value and Path(value).is_absolute() else value
+    proof["model"] = Path(proof["model"]).name
+    for method in proof["methods"]:
+        method["history"] = method["history"][::10]
+    return proof
+
+
+def write_files(name: str, split: str, folder: Path, count: int) -> Path:
+    """The first rows of a data set as files, in turn as PDF, Word, HTML and text; return the folder."""
+    source = DATA / f"{SOURCES[name][0]}.{split}.jsonl"
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()[:count]]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, row in enumerate(rows):
+        title = f"{name} {row['id'].split('/')[-1]}"
+        writer = (_pdf, _docx, _html, _text)[number % 4]
+        writer(folder / f"{number:02d}", title, row["text"].split("\n"))
+    return folder
+
+
+def _pdf(file: Path, title: str, paragraphs: list[str]) -> None:
+    from reportlab.lib.styles import getSampleStyleSheet
+    from reportlab.platypus import Paragraph, SimpleDocTemplate
+
+    styles = getSampleStyleSheet()
+    body = [Paragraph(_escaped(text), styles["BodyText"]) for text in paragraphs if text.strip()]
+    SimpleDocTemplate(str(file.with_suffix(".pdf"))).build([Paragraph(_escaped(title), styles["Title"]), *body])
+
+
+def _docx(file: Path, title: str, paragraphs: list[str]) -> None:
+    import docx
+
+    document = docx.Document()
+    document.add_heading(title, 1)
+    for text in paragraphs:
+        document.add_paragraph(text)
+    document.save(str(file.with_suffix(".docx")))
+
+
+def _html(file: Path, title: str, paragraphs: list[str]) -> None:
+    body = "".join(f"<p>{_escaped(text)}</p>" for text in paragraphs)
+    file.with_suffix(".html").write_text(f"<title>{title}</title><h1>{title}</h1>{body}", encoding="utf-8")
+
+
+def _text(file: Path, title: str, paragraphs: list[str]) -> None:
+    file.with_suffix(".txt").write_text("\n\n".join([title, *paragraphs]), encoding="utf-8")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Training of what was made of the documents: how many steps the time allows, and when there is no more to gain."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from mora_peft.recipes.methods import apply
+from mora_peft.recipes.train import TrainConfig
+from mora_peft.recipes.trainer import labelled_loss
+
+from .settings import TeachConfig, rate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_MEASUREMENTS = 8  # in a run
+_ENOUGH = 0.99  # recall
+_PATIENCE = 3  # measurements without a new best
+_SETTLED = 0.75  # of all steps, after which recall is expected to grow steadily
+# Training may take this much longer than planned before it is cut off, so that the schedule ends in most cases.
+_SLACK = 1.25
+
+
+def train_config(config: TeachConfig, folder: Path, model: str, method: str, options: dict, steps: int) -> TrainConfig:
+    """The settings of the training of `method` in `folder`, on the rows that lie beside it."""
+    rows = Path(config.output) / "rows"
+    return TrainConfig(
+        output=str(folder),
+        model=model,
+        method=method,
+        method_options=options,
+        learning_rate=rate(config, method, options),
+        task="memorization",
+        data=str(rows / "schedule.jsonl"),
+        eval_data=str(rows / "progress.jsonl"),
+        forgetting_data=str(rows / "general.jsonl"),
+        r=config.r,
+        steps=steps,
+        batch_size=config.batch_size,
+        max_length=max(256, config.passage_tokens + 64),
+        dtype=config.dtype,
+        seed=config.seed,
+        evaluate_every=max(1, steps // _MEASUREMENTS),
+        checkpoint_every=max(1, steps // _MEASUREMENTS),
+    )
+
+
+def step_seconds(
+    config: TeachConfig, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: list[dict[str, Any]]
+) -> float:
+    """Seconds a training step takes here: the mean over a few batches, the first one aside. Takes `base` over."""
+    import torch
+
+    model = apply(config.method, base, config.r, "all-linear", config.method_options).model.train()
+    took = []
+    # Batches hold rows of like length, so that a few from all lengths stand for all.
+    ids = sorted((tokenizer(row["prompt"] + row["completion"])["input_ids"] for row in rows), key=len)
+    for place in (0.5, 0.1, 0.3, 0.5, 0.7, 0.9):
+        start = round(place * max(0, len(ids) - config.batch_size))
+        chosen = [ids[n % len(ids)] for n in range(start, start + config.batch_size)]
+        batch = tokenizer.pad({"input_ids": chosen}, padding_side="right", return_tensors="pt").to(model.device)
+        began = time.perf_counter()
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        loss, _ = labelled_loss(model, {"input_ids": batch["input_ids"], "labels": labels})
+        loss.backward()
+        model.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - began)
+    return sum(took[1:]) / len(took[1:])
+
+
+def planned_steps(config: TeachConfig, rows: int, seconds: float | None) -> int:
+    """Steps for all passes of `rows` each, or as many as fit into the time at `seconds` a step, if that is less."""
+    wanted = max(1, round(config.passes * rows / config.batch_size))
+    return wanted if seconds is None else max(1, min(wanted, int(60 * config.minutes / seconds)))
+
+
+class EnoughLearned(TrainerCallback):
+    """Ends a run when recall is as good as complete or has stopped growing, and when its time is over by a quarter."""
+
+    def __init__(self, minutes: float | None):
+        self.limit = minutes * 60 * _SLACK if minutes else None
+        self.reason: str | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.began = time.monotonic()
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        recall = [entry["eval_exact_match"] for entry in state.log_history if "eval_exact_match" in entry]
+        if recall[-1] >= _ENOUGH:
+            self.reason = "recall is complete"
+        # While the learning rate is high, recall goes up and down, and grows most when the rate comes down.
+        elif state.global_step >= _SETTLED * state.max_steps and len(recall) > _PATIENCE:
+            before, last = max(recall[:-_PATIENCE]), max(recall[-_PATIENCE:])
+            if before > 0 and last <= before:
+                self.reason = f"recall has not grown in {_PATIENCE} measurements"
+        control.should_training_stop |= self.reason is not None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.limit is not None and time.monotonic() - self.began > self.limit:
+            self.reason = "the time is over"
+            control.should_training_stop = True

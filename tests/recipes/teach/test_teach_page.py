@@ -1,0 +1,80 @@
+"""The proof in a real browser: its charts are drawn, its filter hides rows, it fits a phone, and logs no error."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from mora_peft.recipes.teach.page import claim, notes, write_page
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync --enable-logging=stderr --v=0 --virtual-time-budget=5000 --dump-dom"""
+
+
+def score(exact: float, answer: str) -> dict:
+    return {"answer": answer, "exact": exact, "f1": exact, "choice": 1.0}
+
+
+def fake_proof() -> dict:
+    """The proof of a teaching that never was, with one question right and one wrong."""
+    questions = [
+        {"question": "Who keeps the <vault>?", "source": "The vault is kept by Sara Moe.", "document": "vault.md",
+         "kind": "name", "completion": "Sara Moe", "before": score(0, "I am"), "mora": score(1, "Sara Moe")},
+        {"question": "When was it built?", "source": "It was built in 1912.", "document": "vault.md",
+         "kind": "date", "completion": "1912", "before": score(0, ""), "mora": score(0, "1913")},
+    ]  # fmt: skip
+    mean = {"before": {"exact": 0.0, "f1": 0.0, "choice": 1.0}, "mora": {"exact": 0.5, "f1": 0.5, "choice": None}}
+    counted = {who: {"vault.md": values | {"questions": 2}} for who, values in mean.items()}
+    kinds = {who: {"name": values | {"questions": 2}} for who, values in mean.items()}
+    method = {
+        "label": "MoRA (rotation)", "method": "mora", "steps": 20, "planned_steps": 40, "stopped": "recall is complete",
+        "learning_rate": 4e-3, "trainable_parameters": 1000, "step_seconds_median": 0.5,
+        "evaluations": [{"step": step, "exact_match": step / 40} for step in (0, 10, 20)],
+        "history": [{"step": step, "loss": 5 / step} for step in range(1, 21)],
+        "forgetting": {"before": 10.0, "after": 12.0},
+    }  # fmt: skip
+    found = {"means": mean, "documents": counted, "kinds": kinds, "questions": questions}
+    return {
+        "model": "models/small", "config": {"general": None, "continue_from": None, "r": 8}, "device": "cpu",
+        "files": [{"path": what, "what": what, "reason": "?"} for what in ("taken", "dropped")],
+        "titles": {"vault.md": "The vault"}, "secrets": {"vault.md": {"password": 1}}, "facts": 2, "facts_found": 3,
+        "rows": {"recall": 8}, "nearness": 0.25, "methods": [method], "sets": {"taught": found, "control": found},
+        "versions": {"torch": "2"}, "git_revision": None,
+    }  # fmt: skip
+
+
+def test_the_headline_and_its_notes_say_what_was_measured():
+    proof = fake_proof()
+    assert claim(proof).startswith("MoRA (rotation) answers 50\u00a0% of 2 held-out questions")
+    told = " ".join(notes(proof))
+    assert "this much was forgotten" in told and "25\u00a0%" in told and "1 further fact" in told
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page is not tried in a browser")
+@pytest.mark.parametrize("width", [390, 1000])
+def test_the_page_works_in_a_browser(width, tmp_path):
+    page = write_page(fake_proof(), tmp_path / "proof.html")
+    script = """
+    const shown = () => [...document.querySelectorAll(".asked tbody tr")].filter((row) => !row.hidden).length;
+    const probe = { all: shown(), drawn: document.querySelectorAll(".plot .main-svg").length };
+    word.value = "SARA"; word.dispatchEvent(new Event("input")); probe.word = shown();
+    word.value = ""; which.value = "0"; which.dispatchEvent(new Event("change")); probe.wrong = shown();
+    probe.escaped = document.querySelector(".asked tbody th").textContent.includes("<vault>");
+    probe.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+    parent.document.body.dataset.probe = JSON.stringify(probe);
+    """
+    whole = page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>")
+    quoted = whole.replace("&", "&amp;").replace('"', "&quot;")
+    frame = tmp_path / "frame.html"
+    frame.write_text(f'<meta charset="utf-8"><body><iframe width={width} height=800 srcdoc="{quoted}"></iframe></body>')
+    done = subprocess.run(
+        [BROWSER, *FLAGS.split(), "--window-size=1100,900", f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr, done.stderr
+    found = done.stdout.split('data-probe="', 1)[1].split('"', 1)[0].replace("&quot;", '"')
+    probe = json.loads(found)
+    assert probe == {"all": 4, "drawn": probe["drawn"], "word": 2, "wrong": 2, "escaped": True, "wide": False}
+    assert probe["drawn"] >= 2
