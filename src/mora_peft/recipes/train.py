@@ -225,7 +225,10 @@ class _Session(NamedTuple):
 
 
 def _prepare(
-    config: TrainConfig, start: Path | None, callbacks: "Sequence[TrainerCallback]", sampling: str
+    config: TrainConfig,
+    start: Path | None = None,
+    callbacks: "Sequence[TrainerCallback]" = (),
+    sampling: str = "random",
 ) -> _Session:
     """Load rows and model, and build the trainer, without leaving a trace on the disk."""
     import torch
