@@ -21,7 +21,7 @@ LARGE = Machine(accelerator=True, cores=64, memory=512 * 2**30)
 
 
 @pytest.fixture(autouse=True)
-def vllm(monkeypatch):
+def vllm_is_there(monkeypatch):
     """Command lines are made here whether or not vLLM is installed."""
     monkeypatch.setattr(launch, "installed", lambda: "0.32.0")
 
