@@ -99,7 +99,8 @@ def is_name(text: str, start: int, language: str) -> bool:
 
 #: Sentences that lean on the one before them.
 LEANING = re.compile(
-    r"(?:It|Its|They|Their|He|His|She|Her|This|That|These|Those|Both|Such|Then|There|Here|But|And|So|One|Another"
+    r".*\b(?:that|this) (?:year|month|week|day|time|case)\b"
+    r"|(?:It|Its|They|Their|He|His|She|Her|This|That|These|Those|Both|Such|Then|There|Here|But|And|So|One|Another"
     r"|Он|Она|Оно|Они|Его|Её|Их|Это|Этот|Эта|Эти|Там|Тогда|Но)\b"
     r"|它|他|她|这|那|该|其"
 )
