@@ -26,8 +26,8 @@ MODEL = "models/SmolLM2-135M-Instruct"
 
 
 def start(data: str, output: Path) -> subprocess.Popen:
-    words = ["train", "--output", output, "--model", MODEL, "--data", data, "--steps", 60, "--batch-size", 2,
-             "--max-length", 64, "--checkpoint-every", 2, "--learning-rate", 1e-3, "--dtype", "float32",
+    words = ["train", "--output", output, "--model", MODEL, "--data", data, "--steps", 20, "--batch-size", 1,
+             "--max-length", 64, "--checkpoint-every", 1, "--learning-rate", 1e-3, "--dtype", "float32",
              "--method-options", '{"mora_dropout": 0.1}']  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "mora_peft.cli.main", *map(str, words)],
