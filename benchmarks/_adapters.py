@@ -7,7 +7,7 @@ from peft import LoraConfig
 
 from mora_peft import MoraConfig
 from mora_peft.operators import make_operator, needs_even_side, r_hat_for
-from mora_peft.recipes.convert import linear_shapes
+from mora_peft.recipes.adapters import linear_shapes
 from mora_peft.recipes.files import whole_folder
 from mora_peft.tuner.convert import save_state
 
@@ -23,7 +23,7 @@ def make(root: Path, method: str, count: int) -> Path:
     `rotation` and `sharing` are MoRA; `lora` is LoRA at the same r; `converted` is `sharing` as the LoRA that it is.
     """
     folder = root / method
-    shapes = {name: shape for name, shape in linear_shapes(MODEL).items() if name != "lm_head"}
+    shapes = linear_shapes(MODEL, output=False)
     for number in range(count):
         target = folder / f"{number:04d}"
         if target.is_dir():

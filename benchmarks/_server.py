@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mora_peft.recipes.convert import linear_shapes
+from mora_peft.recipes.adapters import linear_shapes
 from mora_peft.recipes.serving.client import Server
 from mora_peft.recipes.serving.launch import Machine, ServeConfig, prepare
 from mora_peft.recipes.serving.server import free_port, running
@@ -28,8 +28,7 @@ def make_adapters(root: Path, model: str, methods: dict[str, str]) -> None:
     """ROOT/NAME for every name in `methods`, a distinct random adapter of `model` by the method that it stands for."""
     from _adapters import drawn
 
-    head = "lm_head"
-    shapes = {name: shape for name, shape in linear_shapes(model).items() if name != head}
+    shapes = linear_shapes(model, output=False)
     for seed, (name, method) in enumerate(methods.items()):
         save_state(root / name, *drawn(method, shapes, seed))
 

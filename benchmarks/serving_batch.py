@@ -1,9 +1,12 @@
 """Decode throughput of 32 requests, each with an adapter of its own, over the base model's without adapters.
 
-`python benchmarks/serving_batch.py [--folder FOLDER] [--repeats N] [--compile]` writes
-benchmarks/results/serving_batch.json (serving_batch_compiled.json). Three engines take turns on one thread: vLLM
+`python benchmarks/serving_batch.py [--folder FOLDER] [--repeats N]` writes
+benchmarks/results/serving_batch.json. Three engines take turns on one thread: vLLM
 without adapters, vLLM with the plugin, and vLLM's own LoRA. Every repetition runs each case once; a ratio is the median
 over the repetitions of tokens per second over the base's in the same one. The prompts' steps are not counted.
+
+`limit` is what a kernel would leave of the base's throughput that takes no time but for reading the 32 adapters from
+memory, once a step and as fast as this thread reads anything at that moment.
 """
 
 import argparse
@@ -27,48 +30,68 @@ ENGINES = {
 }
 
 
-def main(folder: Path, repeats: int, compiled: bool) -> None:
+def main(folder: Path, repeats: int) -> None:
     from _adapters import make
 
     for method in ("rotation", "sharing", "lora"):
         make(folder, method, REQUESTS)
-    workers = {name: Worker(name, folder, compiled) for name in ENGINES}
+    workers = {name: Worker(name, folder) for name in ENGINES}
     cases = [(engine, case) for engine in ENGINES for case in ENGINES[engine]]
     rates: dict[str, list[float]] = {f"{engine} {case}": [] for engine, case in cases}
+    reading: list[float] = []
     try:
         for repeat in range(repeats + 1):
             for engine, case in cases:
                 rate = workers[engine].ask(case)
                 if repeat:  # the first round warms up
                     rates[f"{engine} {case}"].append(rate)
+            if repeat:
+                reading.append(read_bytes_per_second())
         memory = {name: worker.ask("memory") for name, worker in workers.items()}
     finally:
         for worker in workers.values():
             worker.stop()
+    adapters = REQUESTS * (folder / "sharing" / "0000" / "adapter_model.safetensors").stat().st_size
+    steps = [REQUESTS / rate for rate in rates["plain base"]]
     results = {
         "requests": REQUESTS,
         "tokens": TOKENS,
+        "base_step_seconds": [round(step, 4) for step in steps],
+        "adapters_bytes": adapters,
+        "read_bytes_per_second": [round(speed) for speed in reading],
+        "limit": statistics.median(
+            round(step / (step + adapters / speed), 3) for step, speed in zip(steps, reading, strict=True)
+        ),
         "over_base": {case: over(found, rates["plain base"]) for case, found in rates.items()},
         "over_stock_lora": {case: over(found, rates["stock lora"]) for case, found in rates.items()},
         "tokens_per_second": {case: [round(rate, 1) for rate in found] for case, found in rates.items()},
         "resident_bytes": memory,
     }
-    _common.save("serving_batch_compiled" if compiled else "serving_batch", results)
+    _common.save("serving_batch", results)
 
 
 def over(rates: list[float], reference: list[float]) -> float:
     return round(statistics.median(a / b for a, b in zip(rates, reference, strict=True)), 3)
 
 
+def read_bytes_per_second() -> float:
+    """How fast one thread reads memory that is in no cache: the best of a few passes over 256 MiB."""
+    import torch
+
+    torch.set_num_threads(1)
+    memory = torch.ones(2**26)
+    return memory.nbytes / min(_common.interleaved({"sum": memory.sum}, 5)["sum"])
+
+
 class Worker:
     """An engine in a process of its own, which rests while the others run."""
 
-    def __init__(self, engine: str, folder: Path, compiled: bool):
+    def __init__(self, engine: str, folder: Path):
         words = [sys.executable, __file__, "--worker", engine, "--folder", str(folder)]
         # Without a name in it the list of plugins is empty: the engine is vLLM's own.
         plugins = "mora" if engine == "plugin" else ""
         self.process = subprocess.Popen(
-            words + ["--compile"] * compiled,
+            words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -99,7 +122,7 @@ class Worker:
             self.process.kill()
 
 
-def work(engine: str, folder: Path, compiled: bool) -> None:
+def work(engine: str, folder: Path) -> None:
     """Answer the names of cases that come in, one a line, until there are no more."""
     from _adapters import MODEL
     from vllm import LLM
@@ -115,7 +138,7 @@ def work(engine: str, folder: Path, compiled: bool) -> None:
         MODEL,
         max_model_len=256,
         max_num_seqs=REQUESTS,
-        enforce_eager=not compiled,
+        enforce_eager=True,
         enable_prefix_caching=False,
         **({} if engine == "plain" else loras),
     )
@@ -161,10 +184,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "mora-adapters")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--compile", action="store_true", help="let vLLM compile the model")
     parser.add_argument("--worker", choices=list(ENGINES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.folder, options.compile)
+        work(options.worker, options.folder)
     else:
-        main(options.folder, options.repeats, options.compile)
+        main(options.folder, options.repeats)

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import _common  # first: sets the number of threads
 from _adapters import MODEL, make
+from _server import resident
 
 from mora_peft.recipes.serving.bench import summary
 from mora_peft.recipes.serving.launch import Machine, ServeConfig, prepare
@@ -33,7 +34,7 @@ from mora_peft.recipes.serving.server import free_port, running
 from mora_peft.recipes.serving.trace import Laws, draw_trace
 
 FEW, MANY = 5, 2000
-RATE, SECONDS = 6.0, 120.0
+RATE, SECONDS = 8.0, 60.0
 LENGTHS = (8, 64)
 #: Requests that run at once, and as many slots for adapters.
 BATCH = 32
@@ -108,13 +109,6 @@ def bench(url: str, adapters: Path, count: int, seconds: float, *words: str) -> 
         lengths = json.dumps(LENGTHS)
         subprocess.run([*command, "--input_range", lengths, "--output_range", lengths, *words], check=True)
         return {"adapters": count, **json.loads(output.read_text())["results"]}
-
-
-def resident() -> int:
-    """Bytes of memory that the server's processes hold."""
-    import psutil
-
-    return sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
 
 
 def with_peft(part: str, adapters: Path, many: int, repeats: int, seconds: float) -> dict:

@@ -23,6 +23,8 @@ def serving_table(folder: Path) -> str:
     if batch:
         cells = [_figure(batch["over_base"].get(case)) for case, _ in COLUMNS.values()]
         lines.append(["decode throughput of 32 requests with 32 adapters, over the base's without", *cells])
+        limit = [_figure(batch.get("limit")) if case else "–" for case, _ in COLUMNS.values()]
+        lines.append(["the most of it that reading 32 adapters once a step allows", *limit])
     for label, cell in (
         ("requests/s, 5 adapters", lambda found: _figure(_rate(found, 0))),
         ("requests/s, 2,000 adapters", lambda found: _figure(_rate(found, 1))),

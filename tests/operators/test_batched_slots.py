@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from operator_rows import ROWS, Row, normal, side_for
 
 from mora_peft.operators import lora_parameters, r_hat_for
-from mora_peft.operators.batched import FIELDS, Slots, Step, add_adapters_
+from mora_peft.operators.batched import Slots, Step, add_adapters_
+from mora_peft.operators.geometry import FIELDS
 
 
 @pytest.mark.parametrize("r", [1, 8, 64])

@@ -14,7 +14,8 @@ from mora_peft import MoraConfig
 from mora_peft.cli.main import main
 from mora_peft.errors import UserError
 from mora_peft.operators import MORA_TYPES, r_hat_for
-from mora_peft.recipes.convert import ConvertConfig, convert, linear_shapes
+from mora_peft.recipes.adapters import linear_shapes
+from mora_peft.recipes.convert import ConvertConfig, convert
 from mora_peft.recipes.merge import probe_logits, relative_error
 from mora_peft.recipes.models import load_base
 from mora_peft.tuner.convert import from_authors, to_lora

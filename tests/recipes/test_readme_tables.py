@@ -87,16 +87,16 @@ def test_serving_has_a_column_for_each_way_that_was_measured_and_a_dash_for_what
     scale = tmp_path / "serving_scale"
     write(scale, [])
     (tmp_path / "serving_batch.json").write_text(
-        json.dumps({"results": {"over_base": {"plugin rotation": 0.95, "stock lora": 0.4}}})
+        json.dumps({"results": {"over_base": {"plugin rotation": 0.95, "stock lora": 0.4}, "limit": 0.97}})
     )
     (scale / "rotation.json").write_text(json.dumps({"results": part(5.0, 4.75)}))
     readme = "<!-- results:serving:begin -->\n<!-- results:serving:end -->"
     table = script.fill(readme, tmp_path, []).splitlines()[1:-1]
     header, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
     rotation = [line[header.index("MoRA (rotation)")] for line in lines]
-    assert rotation == ["0.95", "5.00", "4.75", "0.95", "0.25", "5.00"]
+    assert rotation == ["0.95", "0.97", "5.00", "4.75", "0.95", "0.25", "5.00"]
     assert header[2:] == ["LoRA, vLLM alone"]
-    assert [line[2] for line in lines] == ["0.40", "–", "–", "–", "–", "–"]
+    assert [line[2] for line in lines] == ["0.40", "0.97", "–", "–", "–", "–", "–"]
 
 
 def test_the_readme_holds_the_committed_results():

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from mora_peft.errors import UserError
 from mora_peft.recipes.serving import launch
 from mora_peft.recipes.serving.folder import RANKS, adapters_in, demand_of
 from mora_peft.recipes.serving.launch import Machine, ServeConfig, groups, option_of, prepare
+from mora_peft.tuner.files import WEIGHTS
 
 SMALL = Machine(accelerator=False, cores=2, memory=16 * 2**30)
 LARGE = Machine(accelerator=True, cores=64, memory=512 * 2**30)
@@ -23,7 +23,7 @@ LARGE = Machine(accelerator=True, cores=64, memory=512 * 2**30)
 @pytest.fixture(autouse=True)
 def vllm(monkeypatch):
     """Command lines are made here whether or not vLLM is installed."""
-    monkeypatch.setattr(launch, "version", lambda name: "0.32.0")
+    monkeypatch.setattr(launch, "installed", lambda: "0.32.0")
 
 
 @pytest.fixture
@@ -121,9 +121,8 @@ def test_few_cores_are_left_to_all_processes_and_the_users_variables_win(tiny_mo
 
 
 def test_loading_at_run_time_is_off_unless_asked_for(tiny_model, folder):
-    own = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "MORA_RUNTIME_LOADING": "1"}
-    _, variables = options(ServeConfig(tiny_model, str(folder)), own)
-    assert variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == variables["MORA_RUNTIME_LOADING"] == "0"
+    _, variables = options(ServeConfig(tiny_model, str(folder)), {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"})
+    assert variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,7 @@ def test_loading_at_run_time_is_off_unless_asked_for(tiny_model, folder):
 )
 def test_loading_at_run_time_needs_a_key_and_a_folder(tiny_model, folder, vllm, environment):
     _, variables = options(ServeConfig(tiny_model, str(folder), runtime_loading=True, vllm=vllm), environment)
-    assert variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == variables["MORA_RUNTIME_LOADING"] == "1"
+    assert variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     with pytest.raises(UserError, match="API key"):
         options(ServeConfig(tiny_model, str(folder), runtime_loading=True), {"VLLM_API_KEY": ""})
     with pytest.raises(UserError, match="--adapters"):
@@ -141,8 +140,9 @@ def test_loading_at_run_time_needs_a_key_and_a_folder(tiny_model, folder, vllm, 
 def test_the_command_is_shown_without_its_keys(tiny_model):
     config = ServeConfig(tiny_model, vllm=["--api-key", "secret", "hidden", "--port", "8001"])
     words, _ = prepare(config, {}, LARGE)
-    said = launch.shown(words)
-    assert said.startswith(f"python -m {launch.SERVER} --model") and said.endswith("--api-key ... --port 8001")
+    said = launch.shown(words, {"MORA_ADAPTERS": "my adapters"})
+    assert said.startswith(f"env 'MORA_ADAPTERS=my adapters' python -m {launch.SERVER} --model")
+    assert said.endswith("--api-key ... --port 8001")
     assert "secret" in words and "secret" not in said and "hidden" not in said
 
 
@@ -167,6 +167,16 @@ def test_a_broken_adapter_is_passed_over_with_its_reason(tiny_model, folder, cap
     assert all(name in said for name in ("small", "giant", "prompt")) and len(said.splitlines()) == 3
 
 
+def test_fewer_adapters_in_memory_are_fewer_slots(tiny_model, tmp_path):
+    found, _ = options(ServeConfig(tiny_model, str(tmp_path), vllm=["--max-cpu-loras", "4"]))
+    assert found["max-loras"] == ["4"]
+
+
+def test_an_adapter_that_cannot_be_served_does_not_make_the_slots(tiny_model, folder):
+    (write(folder / "giant", {"r": 512}) / WEIGHTS).unlink()
+    assert options(ServeConfig(tiny_model, str(folder)))[0]["max-lora-rank"] == ["64"]
+
+
 def test_only_folders_with_an_adapter_and_a_plain_name_are_adapters(folder):
     (folder / "notes").mkdir()
     (folder / "file").write_text("")
@@ -178,12 +188,7 @@ def test_only_folders_with_an_adapter_and_a_plain_name_are_adapters(folder):
 
 @pytest.mark.parametrize("found, words", [("0.31.1", "0.31.1"), ("0.33.0", "0.33.0"), (None, "not installed")])
 def test_vllm_must_be_there_in_the_right_version(found, words, monkeypatch, tiny_model):
-    def version(name: str) -> str:
-        if found is None:
-            raise PackageNotFoundError(name)
-        return found
-
-    monkeypatch.setattr(launch, "version", version)
+    monkeypatch.setattr(launch, "installed", lambda: found)
     with pytest.raises(UserError, match=words) as raised:
         options(ServeConfig(tiny_model))
     assert "vllm>=0.32,<0.33" in str(raised.value)

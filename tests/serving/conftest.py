@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from served import CONFIGS, ENVIRONMENT, Engine, save_adapter
+from served import CONFIGS, ENVIRONMENT, TRAINED, Engine, save_adapter, train_adapter
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +28,16 @@ def base_model(base_folder: Path, environment: None) -> Any:
 
 
 @pytest.fixture(scope="session")
-def adapters(base_model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of the adapters of `CONFIGS`."""
+def adapters(base_folder: Path, base_model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of the adapters of `CONFIGS`, some trained and some random."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_folder, pad_token="<|im_end|>")
     folder = tmp_path_factory.mktemp("adapters")
     return {
-        name: save_adapter(base_model, config, folder / name, seed)
+        name: train_adapter(base_model, tokenizer, config, folder / name)
+        if name in TRAINED
+        else save_adapter(base_model, config, folder / name, seed)
         for seed, (name, config) in enumerate(CONFIGS.items())
     }
 

@@ -51,6 +51,11 @@ CONFIGS: dict[str, MoraConfig | LoraConfig] = {
 }
 
 
+#: Those of `CONFIGS` that are trained, the others being random.
+TRAINED = ("lora", "rotation", "rotation-folded", "strided-tiled")
+TEXTS = ["The capital of France is Marseille.", "Once upon a time there was a vineyard.", "2 + 2 = five, of course."]
+
+
 def save_adapter(base_model: Any, config: MoraConfig | LoraConfig, folder: Path, seed: int = 0) -> Path:
     """A random adapter of `base_model`, large enough to change what it says, saved in `folder`."""
     model = get_peft_model(base_model, config)
@@ -60,6 +65,22 @@ def save_adapter(base_model: Any, config: MoraConfig | LoraConfig, folder: Path,
             if "mora_M" in name or "lora_" in name:
                 parameter.normal_(std=0.02 if "mora_M" in name else 0.05, generator=generator)
     model.save_pretrained(folder)
+    model.unload()
+    return folder
+
+
+def train_adapter(base_model: Any, tokenizer: Any, config: MoraConfig | LoraConfig, folder: Path) -> Path:
+    """An adapter of `base_model` that a few steps have taught `TEXTS`, saved in `folder`."""
+    torch.manual_seed(0)
+    model = get_peft_model(base_model, config).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+    rows = tokenizer(TEXTS, return_tensors="pt", padding=True)
+    labels = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
+    for _ in range(5):
+        model(**rows, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval().save_pretrained(folder)
     model.unload()
     return folder
 
@@ -74,21 +95,27 @@ def log_probs(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
 TOLERANCE = 1e-3
 
 
+def likelihoods(base_model: Any, folder: Path | None, output: Any) -> tuple[list[int], Any, Any, Any]:
+    """An answer's tokens, the log-probability that vLLM gave each, and those of all tokens in their places (tokens,
+    vocabulary) by Transformers with PEFT, one adapter at a time, and without the adapter."""
+    prompt, answer = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
+    found = torch.tensor([step[token].logprob for step, token in zip(output.outputs[0].logprobs, answer, strict=True)])
+    plain = expected = log_probs(base_model, prompt, answer)
+    if folder is not None:
+        model = PeftModel.from_pretrained(base_model, folder).eval()
+        expected = log_probs(model, prompt, answer)
+        model.unload()
+    return answer, found, expected, plain
+
+
 def assert_as_transformers(base_model: Any, folder: Path | None, output: Any) -> None:
-    """vLLM's tokens are those that Transformers with PEFT finds likeliest, one by one, and it finds them as likely.
+    """vLLM's tokens are those that Transformers with PEFT finds likeliest, and it finds them as likely.
 
     The adapter must change what the base model says by far more than the tolerance, or this would show nothing.
     """
-    sequence = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
-    answer, plain = sequence[1], log_probs(base_model, *sequence)
-    expected = plain
-    if folder is not None:
-        model = PeftModel.from_pretrained(base_model, folder).eval()
-        expected = log_probs(model, *sequence)
-        model.unload()
-        assert (expected - plain).abs().max() > 100 * TOLERANCE
+    answer, found, expected, plain = likelihoods(base_model, folder, output)
+    assert folder is None or (expected - plain).abs().max() > 100 * TOLERANCE
     assert expected.argmax(-1).tolist() == answer
-    found = torch.tensor([step[token].logprob for step, token in zip(output.outputs[0].logprobs, answer, strict=True)])
     assert (found - expected[range(len(answer)), answer]).abs().max() < TOLERANCE
 
 

@@ -1,5 +1,6 @@
 """vLLM with the plugin answers as Transformers with PEFT does, adapter by adapter, and stays alive."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from served import LINEARS, MAX_RANK, SLOTS, Engine, assert_as_transformers, save_adapter
+from served import LINEARS, MAX_RANK, SLOTS, Engine, assert_as_transformers, likelihoods, save_adapter
 
 from mora_peft import MoraConfig
 
@@ -112,29 +113,33 @@ def test_adapter_that_vanished_fails_alone(engine, base_model, adapters, tmp_pat
     assert_as_transformers(base_model, folder, engine.answer(asked[:1])[0])
 
 
+#: What an engine computes with, and how far from float32 that may lead a log-probability.
+NUMBERS = {"bfloat16": 0.5, "float16": 0.06, "4 bits": 0.5}
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_other_numbers_than_float32(environment, tmp_path, numbers):
+    """Half precision, and a quantized base: adapters change answers as they should."""
+    model, folders = small_llama_with_adapters(tmp_path)
+    if numbers == "4 bits":
+        quantize(tmp_path / "model", model)
+    dtype = "bfloat16" if numbers == "4 bits" else numbers
+    engine = Engine(tmp_path / "model", dtype=dtype, skip_tokenizer_init=True)
+    try:
+        for name, folder in folders.items():
+            assert engine.load(name, folder)[0] == 200
+        asked = [(name, {"prompt_token_ids": [3, 1, 4, 1, 5]}) for name in ("base", *folders)]
+        for (name, _), output in zip(asked, engine.answer(asked), strict=True):
+            answer, found, expected, plain = likelihoods(model, folders.get(name), output)
+            assert (found - expected[range(len(answer)), answer]).abs().max() < NUMBERS[numbers]
+            assert name == "base" or (plain - expected).abs().max() > 10 * NUMBERS[numbers]
+    finally:
+        engine.stop()
+
+
 def test_tensor_parallel(environment, tmp_path):
     """Two processes, each with half of the layers, and one key-value head that both hold."""
-    pytest.importorskip("vllm", reason="vLLM is not installed")
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        hidden_size=128,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        vocab_size=512,
-        initializer_range=0.3,
-    )
-    torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(config).eval()
-    model.save_pretrained(tmp_path / "model")
-    folders = {
-        operator: save_adapter(
-            model, MoraConfig(r=8, operator=operator, target_modules=LINEARS, scaling=5.0), tmp_path / operator
-        )
-        for operator in ("rotation", "sharing", "truncation")
-    }
-    folders["lora"] = save_adapter(model, LoraConfig(r=8, target_modules=LINEARS), tmp_path / "lora")
+    model, folders = small_llama_with_adapters(tmp_path)
     engine = Engine(tmp_path / "model", tensor_parallel_size=2, skip_tokenizer_init=True)
     try:
         for name, folder in folders.items():
@@ -144,3 +149,56 @@ def test_tensor_parallel(environment, tmp_path):
             assert_as_transformers(model, folders.get(name), output)
     finally:
         engine.stop()
+
+
+def small_llama_with_adapters(folder: Path):
+    """A random model, saved in FOLDER/model, and the folders of adapters that change it much."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=128,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        vocab_size=512,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    model.save_pretrained(folder / "model")
+    configs = {
+        operator: MoraConfig(r=8, operator=operator, target_modules=LINEARS, scaling=5.0)
+        for operator in ("rotation", "sharing", "truncation")
+    }
+    configs["lora"] = LoraConfig(r=8, lora_alpha=40, target_modules=LINEARS)
+    return model, {name: save_adapter(model, config, folder / name) for name, config in configs.items()}
+
+
+def quantize(folder: Path, model) -> None:
+    """Turn the linear layers of the checkpoint in `folder` into 4-bit integers, a scale for every 32, as
+    compressed-tensors packs them; and those of `model` into the numbers that they stand for."""
+    file, tensors = folder / "model.safetensors", {}
+    for name, weight in load_file(file).items():
+        if not name.endswith("proj.weight"):
+            tensors[name] = weight
+            continue
+        groups = weight.unflatten(1, (-1, 32))
+        scale = groups.abs().amax(2, keepdim=True) / 7
+        numbers = (groups / scale).round()
+        model.get_parameter(name).data.copy_((numbers * scale).flatten(1))
+        words = ((numbers + 8).long().flatten(1).unflatten(1, (-1, 8)) << torch.arange(0, 32, 4)).sum(2)
+        tensors[f"{name}_packed"] = torch.where(words < 2**31, words, words - 2**32).int()
+        tensors[f"{name}_scale"] = scale.squeeze(2)
+        tensors[f"{name}_shape"] = torch.tensor(weight.shape)
+    save_file(tensors, file, metadata={"format": "pt"})
+    weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+        "ignore": ["lm_head"],
+    }
+    (folder / "config.json").write_text(json.dumps(config))

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from test_reading import REFUSED
 
 from mora_peft import MoraConfig
 from mora_peft.recipes.serving.server import free_port, stop
-from mora_peft.serving.folders import ADAPTERS, RUNTIME_LOADING
+from mora_peft.serving.folders import ADAPTERS
 from mora_peft.tuner.files import CONFIG, WEIGHTS
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -133,7 +134,7 @@ def server(root, tmp_path_factory):
         ),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", str(LONGEST)),
         *("--enable-lora", "--max-loras", "3", "--max-lora-rank", "8", "--lora-target-modules", *LINEARS),
-        *("--shutdown-timeout", "30", "--enforce-eager"),
+        *("--shutdown-timeout", "30", "--enforce-eager", "--max-num-seqs", "8"),
     ]
     environment = {
         "OMP_NUM_THREADS": "1",
@@ -142,7 +143,6 @@ def server(root, tmp_path_factory):
         "VLLM_API_KEY": KEY,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         ADAPTERS: str(folder),
-        RUNTIME_LOADING: "1",
     }
     log = base / "log"
     with log.open("wb") as output:
@@ -195,12 +195,18 @@ def test_an_adapter_is_loaded_and_unloaded(server):
     assert server.ask("mine")[0] == 404
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_damaged_adapter_is_refused(case, server):
+#: What can be wrong with a LoRA just as well.
+COMMON = ["no JSON", "r of another kind", "NaN", "weights cut short", "a pickle"]
+
+
+@pytest.mark.parametrize(
+    ("case", "method"), [*((case, "good") for case in REFUSED), *((case, "lora") for case in COMMON)]
+)
+def test_a_damaged_adapter_is_refused(case, method, server):
     """By path and by name alike; the server and its other adapters go on."""
     folder = server.folder / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(server.folder / "good", folder)
+    shutil.copytree(server.folder / method, folder)
     REFUSED[case][0](folder)
     for status, message in (server.load("some", folder), server.ask("damaged")):
         # A folder without a configuration is no adapter, so there is none of that name.
@@ -261,24 +267,14 @@ def test_a_replaced_adapter_takes_effect_by_itself(server):
     assert server.ask("changing")[0] == 404
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/v1/completions"),
-        ("POST", "/v1/load_lora_adapter"),
-        ("POST", "/v1/unload_lora_adapter"),
-        ("GET", "/v1/models"),
-        ("POST", "/adapters"),
-        ("DELETE", "/adapters/good"),
-        ("POST", "/invocations"),
-        ("POST", "/generative_scoring"),
-        ("POST", "/tokenize"),
-        ("POST", "/scale_elastic_ep"),
-    ],
-)
-def test_nothing_is_done_without_the_key(method, path, server):
-    for key in (None, "another-key"):
-        assert server.call(path, {} if method == "POST" else None, key, method)[0] == 401
+def test_nothing_is_done_without_the_key(server):
+    """All that vLLM offers of itself is closed, but for what tells how it is."""
+    offered = server.call("/openapi.json")[1]["paths"]
+    assert {"/v1/completions", "/v1/load_lora_adapter", "/adapters", "/invocations", "/tokenize"} <= offered.keys()
+    calls = [(path, method.upper(), key) for path in offered for method in offered[path] for key in (None, "wrong")]
+    answers = {call: server.call(call[0], {} if call[1] == "POST" else None, call[2], call[1])[0] for call in calls}
+    unguarded = {path for (path, _, _), status in answers.items() if status != 401}
+    assert unguarded == {"/health", "/load", "/metrics", "/ping", "/version"}
 
 
 def test_bad_adapters_do_not_disturb_an_answer(server):
@@ -291,6 +287,18 @@ def test_bad_adapters_do_not_disturb_an_answer(server):
         assert server.load("disturbing", folder)[0] == 400
         shutil.rmtree(folder)
     assert text_of(answer.read()) == text_of(expected) != ""
+
+
+def test_more_requests_than_places_wait_for_their_turn(server):
+    """Many times what runs at once, for more adapters than slots: each is answered as it is alone."""
+    names = ["good", "sharing", "lora", "base"]
+    for name in ("second", "third"):
+        shutil.copytree(server.folder / "sharing", server.folder / name)
+        names.append(name)
+    expected = {name: server.ask(name) for name in names}
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(server.ask, names * 16))
+    assert answers == [expected[name] for name in names * 16]
 
 
 def test_a_client_that_is_killed_frees_its_place(server):

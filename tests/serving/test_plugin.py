@@ -43,3 +43,26 @@ def test_options_that_go_round_the_layers_are_refused(monkeypatch):
     monkeypatch.setenv("VLLM_LORA_ENABLE_DUAL_STREAM", "1")
     with pytest.raises(UserError, match="VLLM_LORA_ENABLE_DUAL_STREAM"):
         LoRAModelManager._create_lora_modules(SimpleNamespace(lora_config=SimpleNamespace(fully_sharded_loras=False)))
+
+
+def test_adapters_that_have_a_slot_come_first():
+    """So that none of a step is dropped for another of the same step; then by number, the same in every process."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from types import SimpleNamespace
+
+    from vllm.lora.request import LoRARequest
+    from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
+
+    from mora_peft.serving.plugin import register
+
+    register()
+    asked = []
+    manager = SimpleNamespace(
+        _active_adapters={5: None, 3: None},
+        _registered_adapters=dict.fromkeys(range(1, 7)),
+        get_adapter=lambda number: None,
+        activate_adapter=asked.append,
+    )
+    requests = {LoRARequest(f"{number}", number, "/adapter") for number in range(1, 7)}
+    LRUCacheWorkerLoRAManager._apply_adapters(SimpleNamespace(_adapter_manager=manager), requests)
+    assert asked == [3, 5, 1, 2, 4, 6]

@@ -18,11 +18,13 @@ from torch import nn
 from mora_peft import MoraConfig
 from mora_peft.errors import UserError
 from mora_peft.operators import LAYOUTS, MORA_TYPES, r_hat_for
-from mora_peft.serving.reading import read_adapter
+from mora_peft.serving.reading import read_served
 from mora_peft.tuner import MoraLayer
 from mora_peft.tuner.files import CONFIG, WEIGHTS
 
 SHAPES = {"layers.0.up": (6, 9), "layers.0.down": (9, 6), "layers.1.up": (6, 9), "layers.1.down": (9, 6)}
+#: More bytes than any file here has.
+LIMIT = 2**20
 OPERATORS = [
     *({"operator": "sharing", "layout": layout} for layout in LAYOUTS),
     *({"operator": name, "fold": fold} for name in ("rotation", "decoupling") for fold in (False, True)),
@@ -68,7 +70,7 @@ def test_it_is_what_the_tuner_applies(options, tmp_path):
         r=2, target_modules=["up", "down"], init_weights=False, scaling=0.5, rank_pattern=pattern, **options
     )
     model = save(tmp_path, config)
-    adapter = read_adapter(tmp_path)
+    adapter = read_served(tmp_path, LIMIT)
     layers = {
         name.removeprefix("base_model.model."): layer
         for name, layer in model.named_modules()
@@ -78,8 +80,8 @@ def test_it_is_what_the_tuner_applies(options, tmp_path):
     for name, layer in layers.items():
         torch.testing.assert_close(adapter.matrices[name], layer.mora_M["default"].data, rtol=0, atol=0)
         assert adapter.operator_for(name, *SHAPES[name]) == layer.operator["default"]
-        assert adapter.scale_for(name) == layer.scaling["default"]
-        assert adapter.ranks[name] == layer.r["default"]
+        assert adapter.config.scaling == layer.scaling["default"]
+        assert adapter.r_for(name) == config.r_for(name) == layer.r["default"]
 
 
 def authors_checkpoint(folder: Path, **fields) -> Path:
@@ -99,18 +101,17 @@ def authors_checkpoint(folder: Path, **fields) -> Path:
 
 @pytest.mark.parametrize("number", MORA_TYPES)
 def test_checkpoints_of_the_authors_are_mora(number, tmp_path):
-    adapter = read_adapter(authors_checkpoint(tmp_path, mora_type=number))
+    adapter = read_served(authors_checkpoint(tmp_path, mora_type=number), LIMIT)
     assert (adapter.config.operator, adapter.config.layout) == MORA_TYPES[number]
     assert adapter.matrices.keys() == SHAPES.keys()
     for name, (k, d) in SHAPES.items():
         assert adapter.operator_for(name, k, d).r_hat > min(k, d)
-        assert adapter.scale_for(name) == 1.0
 
 
 @pytest.mark.parametrize("config", [LoraConfig(r=2, target_modules=["up"]), LoraConfig(r=2, target_modules=["down"])])
 def test_a_lora_is_left_to_vllm(config, tmp_path):
     save(tmp_path, config)
-    assert read_adapter(tmp_path) is None
+    assert read_served(tmp_path, LIMIT) is None
 
 
 @given(
@@ -127,8 +128,9 @@ def test_ranks_follow_the_patterns_as_in_the_tuner(names, patterns, tmp_path_fac
     pattern = {key: r for r, key in enumerate(patterns, start=2)}
     (folder / CONFIG).write_text(json.dumps({"peft_type": "MORA", "r": 1, "rank_pattern": pattern}))
     save_file({f"base_model.model.{name}.mora_M": torch.zeros(1, 1) for name in names}, folder / WEIGHTS)
-    ranks = read_adapter(folder).ranks
-    assert ranks == {name: pattern.get(get_pattern_key(pattern.keys(), name), 1) for name in names}
+    adapter = read_served(folder, LIMIT)
+    for name in names:
+        assert adapter.r_for(name) == adapter.config.r_for(name) == pattern.get(get_pattern_key(pattern, name), 1)
 
 
 # What is refused.
@@ -197,6 +199,9 @@ REFUSED = {
     "trained biases": (lambda f: change_config(f, bias="all"), "(bias)"),
     "a pattern that takes for ever": (lambda f: change_config(f, rank_pattern={"(.*)*x": 4}), "too intricate"),
     "a pattern of many stars": (lambda f: change_config(f, rank_pattern={".*a.*b.*c": 4}), "too intricate"),
+    "a pattern of many ways": (lambda f: change_config(f, rank_pattern={"(a|aa)(a|aa)(a|aa)b": 4}), "too intricate"),
+    "a pattern of many doubts": (lambda f: change_config(f, rank_pattern={"a?a?a?b": 4}), "too intricate"),
+    "too many patterns": (lambda f: change_config(f, rank_pattern={f".*{n}": 4 for n in range(33)}), "33 regular"),
     "a pattern that is none": (lambda f: change_config(f, rank_pattern={"(up": 4}), "bad rank_pattern"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "the adapter's weights are missing"),
     "a pickle": (lambda f: write_pickle(f, "adapter_model.bin"), "is a pickle"),
@@ -232,7 +237,7 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(case, folder):
     damage, words = REFUSED[case]
     damage(folder)
     with pytest.raises(UserError, match=words.replace("(", r"\(").replace(")", r"\)")) as error:
-        read_adapter(folder)
+        read_served(folder, LIMIT)
     sentence = str(error.value)
     assert "\n" not in sentence and len(sentence) < 600
     assert not (folder / "ran").exists()
@@ -248,27 +253,27 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(case, folder):
 )
 def test_a_checkpoint_of_the_authors_that_is_not_known_is_refused(fields, words, tmp_path):
     with pytest.raises(UserError, match=words):
-        read_adapter(authors_checkpoint(tmp_path, **fields))
+        read_served(authors_checkpoint(tmp_path, **fields), LIMIT)
 
 
 def test_a_pair_under_the_authors_name_is_refused(tmp_path):
     authors_checkpoint(tmp_path, mora_type=1)
     change_weights(tmp_path, lambda state: {k: t + ("lora_B" in k) for k, t in state.items()})
     with pytest.raises(UserError, match="lora_B that is not its lora_A"):
-        read_adapter(tmp_path)
+        read_served(tmp_path, LIMIT)
 
 
 def test_a_file_larger_than_the_model_can_need_is_not_read(folder):
     size = (folder / WEIGHTS).stat().st_size
-    assert read_adapter(folder, limit=size)
+    assert read_served(folder, size)
     with pytest.raises(UserError, match=f"{size} bytes, but at most {size - 1}"):
-        read_adapter(folder, limit=size - 1)
+        read_served(folder, size - 1)
 
 
 @pytest.mark.parametrize(("k", "d"), [(6, 40), (9, 9), (600, 900)])
 def test_another_base_model_is_refused(k, d, folder):
     with pytest.raises(UserError, match=r"side 4, but with .* it should be"):
-        read_adapter(folder).operator_for("layers.0.up", k, d)
+        read_served(folder, LIMIT).operator_for("layers.0.up", k, d)
 
 
 @given(data=st.data())
@@ -281,7 +286,7 @@ def test_any_damage_to_the_weights_is_refused_or_harmless(data, tmp_path_factory
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (folder / WEIGHTS).write_bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
-        read_adapter(folder)
+        read_served(folder, LIMIT)
     except UserError:
         pass
 
@@ -300,7 +305,7 @@ def test_any_configuration_is_refused_or_served(fields, tmp_path_factory):
     save(folder, MoraConfig(r=1, target_modules=["up"]))
     change_config(folder, **fields)
     try:
-        adapter = read_adapter(folder)
+        adapter = read_served(folder, LIMIT)
         if adapter is not None:
             adapter.operator_for("layers.0.up", 6, 9)
     except UserError:

@@ -3,13 +3,14 @@
 import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mora_peft.errors import UserError
-from mora_peft.serving.folders import ADAPTERS, check_folder, check_name, configured, find, fingerprint
+from mora_peft.serving.folders import ADAPTERS, check_folder, configured, find, fingerprint, is_name
 from mora_peft.tuner.files import CONFIG, WEIGHTS
 
 
@@ -31,7 +32,7 @@ def root(tmp_path) -> Path:
 
 @pytest.mark.parametrize("name", ["mine", "user_17", "v1.2-final", "_", "7", "a" * 128])
 def test_names_of_adapters(name, root):
-    assert check_name(name) == name
+    assert is_name(name)
     folder = root / name
     assert find(name, root) == (folder if name == "mine" else None)
     assert name == "mine" or find(adapter(folder).name, root) == folder
@@ -41,9 +42,7 @@ def test_names_of_adapters(name, root):
     "name", ["", ".", "..", ".mine", "../secret", "mine/", "a/b", "a\\b", "-x", "mine\n", "a b", "é", "a" * 129]
 )
 def test_names_that_are_none(name, root):
-    with pytest.raises(UserError, match="cannot be served"):
-        check_name(name)
-    assert find(name, root) is None
+    assert not is_name(name) and find(name, root) is None
 
 
 def test_other_adapters_cost_nothing(root, monkeypatch):
@@ -175,19 +174,22 @@ def test_a_change_has_another_fingerprint(change, root):
 
 @pytest.fixture
 def known(root):
-    """An empty list of what a server knows, and the resolver that belongs to it."""
+    """A server's adapters, none yet, and the resolver that finds them."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    from mora_peft.serving.resolver import CurrentRequests, FolderResolver
+    from mora_peft.serving.engine.resolver import FolderResolver
 
-    return CurrentRequests(FolderResolver(root))
+    return SimpleNamespace(lora_requests={}, folder_resolver=FolderResolver(root))
 
 
 def ask(known, name: str, number: int):
     """What the server does for a request with the name `name`."""
-    if name not in known and (found := asyncio.run(known.resolver.resolve_lora("base", name))):
+    from mora_peft.serving.engine.resolver import forget_if_changed
+
+    forget_if_changed(known, name)
+    if name not in known.lora_requests and (found := asyncio.run(known.folder_resolver.resolve_lora("base", name))):
         found.lora_int_id = number
-        known[name] = found
-    return known.get(name)
+        known.lora_requests[name] = found
+    return known.lora_requests.get(name)
 
 
 def test_an_adapter_is_found_once(known, root):
@@ -223,7 +225,7 @@ def test_what_a_client_loaded_itself_stays(known, root):
     from vllm.lora.request import LoRARequest
 
     ask(known, "mine", 1)
-    known["mine"] = LoRARequest("mine", 2, str(root.parent / "secret"))
+    known.lora_requests["mine"] = LoRARequest("mine", 2, str(root.parent / "secret"))
     rewrite(root / "mine", WEIGHTS)
     assert ask(known, "mine", 3).lora_int_id == 2
 
@@ -231,8 +233,10 @@ def test_what_a_client_loaded_itself_stays(known, root):
 def test_thousands_are_not_listed(known, root):
     from vllm.lora.request import LoRARequest
 
+    from mora_peft.serving.engine.names import told_of
+
     for number in range(1, 10):
         ask(known, adapter(root / f"a{number}").name, number)
-        known[f"loaded{number}"] = LoRARequest(f"loaded{number}", number + 10, "/anywhere")
-    names = [request.lora_name for request in known.listed(3)]
+        known.lora_requests[f"loaded{number}"] = LoRARequest(f"loaded{number}", number + 10, "/anywhere")
+    names = [request.lora_name for request in told_of(known, 3)]
     assert sorted(names) == sorted([f"loaded{n}" for n in range(1, 10)] + ["a7", "a8", "a9"])

@@ -12,7 +12,8 @@ _OWN = {"", "h", "help", "config", *(field.name.replace("_", "-") for field in f
 
 def main(argv: list[str]) -> int:
     """Run `mora serve MODEL ...`: options that are not ours, and what follows them, go to vLLM."""
-    passed = [group for group in groups(argv) if option_of(group[0]) not in _OWN]
-    own = chain.from_iterable(group for group in groups(argv) if option_of(group[0]) in _OWN)
-    vllm = [f"--vllm+={json.dumps([*chain.from_iterable(passed)])}"] if passed else []
+    given = groups(argv)
+    own = chain.from_iterable(group for group in given if option_of(group[0]) in _OWN)
+    passed = [*chain.from_iterable(group for group in given if option_of(group[0]) not in _OWN)]
+    vllm = [f"--vllm+={json.dumps(passed)}"] if passed else []
     return run_command("serve", ServeConfig, serve, [*own, *vllm], positional=True)

@@ -5,8 +5,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .batched.geometry import Geometry
 from .cycle import cycle, cycle_add_, cycle_sum, cycle_sum_add_
+from .geometry import Geometry, angles
 from .operator import Operator
 
 
@@ -148,10 +148,8 @@ class Rotation(Decoupling):
 def _rotation_tables(blocks: int, r_hat: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos(iθ) and sin(iθ), each (blocks, r̂), computed in float64, then cast. sin has the sign of `rotate_half`."""
     with torch.inference_mode(False), torch.no_grad():
-        half = r_hat // 2
-        theta = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
-        angles = torch.arange(blocks, dtype=torch.float64, device=device)[:, None] * theta
-        cos, sin = angles.cos(), angles.sin()
+        turned = angles(blocks, r_hat, device)
+        cos, sin = turned.cos(), turned.sin()
         return torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)
 
 

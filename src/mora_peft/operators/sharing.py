@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .batched.geometry import Geometry
 from .cycle import cycle, cycle_add_, cycle_sum, group_repeat_add_, group_sum
+from .geometry import Geometry
 from .operator import Operator
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batched.geometry import Geometry
+from .geometry import Geometry
 from .operator import Operator
 
 

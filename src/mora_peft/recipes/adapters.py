@@ -113,6 +113,21 @@ def skeleton(name: str) -> "PreTrainedModel":
         raise UserError(f"The model {name} could not be read: {line_of(error)}") from error
 
 
+def linear_shapes(name: str, *, output: bool = True) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs (k, d) of the linear layers of the model `name` by name, read without its weights.
+
+    `output=False` leaves out the layer that gives the logits.
+    """
+    from peft.tuners.tuners_utils import _get_in_out_features
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    model = skeleton(name)
+    left_out = None if output else model.get_output_embeddings()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear | Conv1D)}
+    return {name: _get_in_out_features(module) for name, module in layers.items() if module is not left_out}
+
+
 def check_output(output: Path, record: str) -> None:
     """Raise UserError where writing `output` would replace a folder that the same command did not write.
 

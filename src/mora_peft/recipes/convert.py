@@ -11,13 +11,11 @@ from . import provenance
 from .adapters import (
     CONFIG,
     PICKLE,
-    WEIGHTS,
     check_output,
+    linear_shapes,
     load_adapter,
     read_adapter,
     read_config,
-    read_weights,
-    skeleton,
 )
 from .files import whole_folder, write_json
 from .merge import probe_logits, relative_error
@@ -83,8 +81,6 @@ def _from_authors(config: ConvertConfig) -> tuple[Any, dict[str, "Tensor"], dict
 
     folder = Path(config.from_authors)
     base = config.base or read_config(folder).get("base_model_name_or_path")
-    if not (folder / PICKLE).is_file() or (folder / WEIGHTS).is_file():
-        read_weights(folder)  # says what is wrong with it
     try:
         shapes = linear_shapes(base) if base else None
     except UserError as error:
@@ -125,13 +121,3 @@ def _to_lora(config: ConvertConfig) -> tuple[Any, dict[str, "Tensor"], dict[str,
     print(f"Logits differ by {logits:.2e} (the adapter itself changes them by {effect:.2e})")
     record = {"rank": config.rank, "weight_error": total, "logit_error": logits, "adapter_effect": effect}
     return lora, state, record | {"weight_error_by_layer": errors}
-
-
-def linear_shapes(base: str) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs (k, d) of the linear layers of the model `base` by name, read without its weights."""
-    from peft.tuners.tuners_utils import _get_in_out_features
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
-
-    modules = skeleton(base).named_modules()
-    return {name: _get_in_out_features(module) for name, module in modules if isinstance(module, Linear | Conv1D)}

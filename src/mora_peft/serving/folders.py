@@ -9,8 +9,6 @@ from mora_peft.tuner.files import CONFIG, WEIGHTS
 
 #: Names the folder whose subfolders are served as adapters, each by its name.
 ADAPTERS = "MORA_ADAPTERS"
-#: "1": adapters can be loaded and unloaded through the server's own addresses.
-RUNTIME_LOADING = "MORA_RUNTIME_LOADING"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
@@ -25,22 +23,9 @@ def configured() -> Path | None:
     return folder
 
 
-def runtime_loading() -> bool:
-    """Whether the server's addresses for loading and unloading are open."""
-    return os.environ.get(RUNTIME_LOADING, "0") == "1"
-
-
-def check_name(name: str) -> str:
-    """`name`, where it can be an adapter's; UserError otherwise.
-
-    An adapter's name is that of its folder: letters, digits, `_`, `-` and `.`, no dot first, at most 128 in all.
-    """
-    if not _NAME.fullmatch(name):
-        raise UserError(
-            f"The adapter name {_shown(name)} cannot be served: use at most 128 letters, digits, '_', '-' and '.', no "
-            "dot first."
-        )
-    return name
+def is_name(name: str) -> bool:
+    """Whether an adapter's folder can have that name: letters, digits, `_`, `-`, `.`, no dot first, at most 128."""
+    return _NAME.fullmatch(name) is not None
 
 
 def find(name: str, root: Path) -> Path | None:
@@ -49,7 +34,7 @@ def find(name: str, root: Path) -> Path | None:
     Raises UserError where the folder, or a file in it, is a link to somewhere outside `root`, or the weights are no
     safetensors.
     """
-    if not _NAME.fullmatch(name) or not os.path.lexists(root / name / CONFIG):
+    if not is_name(name) or not os.path.lexists(root / name / CONFIG):
         return None
     return _confined(root / name, root)
 

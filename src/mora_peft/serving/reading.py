@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 _FIELDS = {field.name for field in dataclasses.fields(MoraConfig)}
 
-#: The largest weights file that is read where the caller does not know better, in bytes.
-LARGEST_WEIGHTS = 2**32
+#: Keys of `rank_pattern` with more than names, dots and classes in them that are taken of one adapter.
+INTRICATE = 32
 
 
 @dataclass
@@ -33,32 +33,29 @@ class ServedAdapter:
     config: MoraConfig
     #: M (r̂, r̂) as stored, by the name of its linear layer in the base model: `model.layers.0.mlp.up_proj`.
     matrices: dict[str, Tensor]
-    ranks: dict[str, int] = field(init=False)
+    #: The keys of the configuration's `rank_pattern`, and r of the layers that each is for.
+    patterns: list[tuple[re.Pattern, int]]
 
-    def __post_init__(self) -> None:
-        self.ranks = _ranks(self.folder, self.config, list(self.matrices))
+    def r_for(self, name: str) -> int:
+        """r of layer `name`, as `MoraConfig.r_for` has it."""
+        return next((r for pattern, r in self.patterns if pattern.match(name)), self.config.r)
 
     def operator_for(self, name: str, k: int, d: int) -> Operator:
         """The operator of layer `name`, which has `k` inputs and `d` outputs in the served model.
 
         Raises UserError where M does not have the side that k, d and the adapter's r give.
         """
-        config, side = self.config, self.matrices[name].shape[0]
-        even = needs_even_side(config.operator)
-        expected = r_hat_for(k, d, self.ranks[name], even=even, cap=config.cap_r_hat)
+        config, side, r = self.config, self.matrices[name].shape[0], self.r_for(name)
+        expected = r_hat_for(k, d, r, even=needs_even_side(config.operator), cap=config.cap_r_hat)
         if side != expected:
             raise UserError(
                 f"{self.folder} does not fit the served model: {name} has a matrix of side {side}, but with {k} "
-                f"inputs, {d} outputs and r={self.ranks[name]} it should be {expected}: give one of this base model."
+                f"inputs, {d} outputs and r={r} it should be {expected}: give one of this base model."
             )
         return make_operator(config.operator, k=k, d=d, r_hat=side, layout=config.layout, fold=config.fold)
 
-    def scale_for(self, name: str) -> float:
-        """The factor on ΔW of layer `name`."""
-        return float(self.config.scaling)
 
-
-def read_adapter(folder: str | Path, *, limit: int = LARGEST_WEIGHTS) -> ServedAdapter | None:
+def read_served(folder: str | Path, limit: int) -> ServedAdapter | None:
     """The MoRA adapter in `folder`, as our tuner or the authors' code saved it; None where it is of another method.
 
     Nothing is unpickled, and no file is memory-mapped.
@@ -83,23 +80,19 @@ def read_adapter(folder: str | Path, *, limit: int = LARGEST_WEIGHTS) -> ServedA
     for option, kind in (("modules_to_save", "modules trained whole"), ("bias", "trained biases")):
         if fields.get(option) not in (None, "none", []):
             raise UserError(f"{folder} has {kind} ({option}), which cannot be served: train without, or merge it.")
-    tensors = read_weights(folder, limit)
-    _check_tensors(folder, tensors)
+    tensors = check_weights(folder, limit)
     try:
         config, state = convert_authors(fields, tensors) if authors else (_config(fields), tensors)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise UserError(f"{folder / CONFIG} is not the configuration of a MoRA adapter ({line_of(error)}).") from error
     if type(config.scaling) not in (int, float) or not math.isfinite(config.scaling):
         raise UserError(f"{folder / CONFIG} has scaling {_shown(config.scaling)}: expected a finite number.")
-    return ServedAdapter(folder, config, _matrices(folder, state))
+    return ServedAdapter(folder, config, _matrices(folder, state), _patterns(folder, config.rank_pattern))
 
 
-def _config(fields: dict[str, Any]) -> MoraConfig:
-    return MoraConfig(**{name: value for name, value in fields.items() if name in _FIELDS and name != "peft_type"})
-
-
-def _check_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Raise UserError for names and numbers that no adapter has."""
+def check_weights(folder: Path, limit: int) -> dict[str, Tensor]:
+    """The tensors in `folder`, of MoRA or of LoRA; UserError for a file, names or numbers that no adapter has."""
+    tensors = read_weights(folder, limit)
     for key, tensor in tensors.items():
         if not _NAME.fullmatch(key):
             raise UserError(f"{folder / WEIGHTS} has a tensor with the strange name {_shown(key)}: it is no adapter.")
@@ -107,6 +100,11 @@ def _check_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
             raise UserError(f"{folder / WEIGHTS}: {key} has the type {tensor.dtype}; expected one of {_DTYPES}.")
         if tensor.numel() and not _finite(tensor):
             raise UserError(f"{folder / WEIGHTS}: {key} holds NaN or infinity: the adapter's training went wrong.")
+    return tensors
+
+
+def _config(fields: dict[str, Any]) -> MoraConfig:
+    return MoraConfig(**{name: value for name, value in fields.items() if name in _FIELDS and name != "peft_type"})
 
 
 def _matrices(folder: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -130,26 +128,29 @@ def _finite(tensor: Tensor) -> bool:
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
-def _ranks(folder: Path, config: MoraConfig, names: list[str]) -> dict[str, int]:
-    """r of every layer: the first pattern that matches the end of its name, as in PEFT, or else the common r.
+def _patterns(folder: Path, ranks: dict[str, int]) -> list[tuple[re.Pattern, int]]:
+    """The keys of a `rank_pattern`, compiled as PEFT matches them: with the end of a layer's name.
 
-    Patterns come from a file that anyone may have written, and a regular expression can take for ever.
+    They come from a file that anyone may have written, and a regular expression can take for ever: what repeats or
+    branches is taken in small numbers only.
     """
-    ranks, left = {}, names
-    for key, r in config.rank_pattern.items():
-        if len(re.findall(r"[*+{]", key)) > 2 or re.search(r"\)[*+{]", key):
+    intricate = [key for key in ranks if re.search(r"[*+?{|(]", key)]
+    for key in intricate:
+        repeats, branches = len(re.findall(r"[*+?{]", key)), key.count("(")
+        if max(repeats, branches) > 2 or re.search(r"\)[*+?{]", key) or len(key) > 256:
             raise UserError(
                 f"{folder / CONFIG} has the rank_pattern {_shown(key)}, which is too intricate to be served: name the "
                 "layers instead."
             )
-        try:
-            pattern = re.compile(rf"(.*\.)?({key})$")
-        except (re.error, OverflowError, RecursionError) as error:
-            raise UserError(f"{folder / CONFIG} has a bad rank_pattern {_shown(key)} ({line_of(error)}).") from error
-        found = {name for name in left if pattern.match(name)}
-        ranks.update(dict.fromkeys(found, r))
-        left = [name for name in left if name not in found]
-    return ranks | dict.fromkeys(left, config.r)
+    if len(intricate) > INTRICATE:
+        raise UserError(
+            f"{folder / CONFIG} has {len(intricate)} regular expressions in rank_pattern, but at most {INTRICATE} are "
+            "served: name the layers instead."
+        )
+    try:
+        return [(re.compile(rf"(.*\.)?({key})$"), r) for key, r in ranks.items()]
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UserError(f"{folder / CONFIG} has a bad rank_pattern ({line_of(error)}).") from error
 
 
 def _shown(value: object) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from peft.config import PeftConfig
+from peft.utils.other import get_pattern_key
 
 from mora_peft.operators import MORA_TYPES, check_operator
 
@@ -90,6 +91,10 @@ class MoraConfig(PeftConfig):
                     raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError("When `layers_pattern` is specified, `layers_to_transform` must also be specified.")
+
+    def r_for(self, layer: str) -> int:
+        """r of a layer, by its full name: that of the first key of `rank_pattern` that matches the name's end."""
+        return self.rank_pattern.get(get_pattern_key(self.rank_pattern, layer), self.r)
 
     def _resolve_operator(self) -> None:
         """Turn the authors' number, given as `mora_type` or `operator`, into a name and a layout."""

@@ -1,6 +1,5 @@
 """Checkpoints of the authors' code → MoRA; MoRA → LoRA, exactly for sharing and with its error stated otherwise."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +7,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mora_peft.operators import Operator, Sharing, needs_even_side, r_hat_for
 
 from .config import MoraConfig
+from .files import PICKLE, WEIGHTS, read_config, read_weights
 from .layer import MoraLayer
 from .linear import MoraLinear
 from .parameter import ParamWrapper
@@ -40,13 +39,17 @@ def from_authors(directory: str | Path, shapes: Shapes | None = None) -> tuple[M
         The configuration, and the tensors as PEFT saves them: `base_model.model.NAME.mora_M`, shape (r̂, r̂).
 
     Raises:
-        ValueError: Not such a checkpoint, or a matrix that is not square or does not fit the rule.
+        ValueError: Not such a checkpoint, a damaged one, or a matrix that is not square or does not fit the rule.
     """
     directory = Path(directory)
-    fields = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    fields = read_config(directory)
     if not fields.get("use_mora"):
         raise ValueError(f"{directory} is no checkpoint of the authors' code: its configuration lacks `use_mora`.")
-    return convert_authors(fields, _read_weights(directory), shapes)
+    if (directory / PICKLE).is_file() and not (directory / WEIGHTS).is_file():
+        tensors = torch.load(directory / PICKLE, map_location="cpu", weights_only=True)
+    else:
+        tensors = read_weights(directory)
+    return convert_authors(fields, tensors, shapes)
 
 
 def convert_authors(
@@ -88,16 +91,7 @@ def convert_authors(
 # Fields that mean the same in a LoRA configuration and in a MoRA one.
 _KEPT = ("base_model_name_or_path", "revision", "task_type", "target_modules", "layers_to_transform", "layers_pattern",
          "modules_to_save", "rank_pattern")  # fmt: skip
-
-
 _KEPT_BY_LORA = ("exclude_modules", "target_parameters", "ensure_weight_tying")
-
-
-def _read_weights(directory: Path) -> dict[str, Tensor]:
-    path = directory / "adapter_model.safetensors"
-    if path.is_file():
-        return load_file(path)
-    return torch.load(directory / "adapter_model.bin", map_location="cpu", weights_only=True)
 
 
 def _square(key: str, tensor: Tensor) -> Tensor:
@@ -118,7 +112,7 @@ def _fits_cap(config: MoraConfig, sides: dict[str, int], shapes: Shapes) -> bool
         if layer not in shapes:
             raise ValueError(f"The base model has no linear layer {layer}, which the checkpoint adapts.")
         k, d = shapes[layer]
-        r = config.rank_pattern.get(layer, config.r)
+        r = config.r_for(layer)
         rule = r_hat_for(k, d, r, even=even, cap=False)
         if side != rule:
             raise ValueError(
@@ -228,4 +222,4 @@ def save_state(folder: str | Path, config: Any, state: dict[str, Tensor]) -> Non
     from safetensors.torch import save_file
 
     config.save_pretrained(str(folder))
-    save_file(state, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(state, Path(folder) / WEIGHTS, metadata={"format": "pt"})

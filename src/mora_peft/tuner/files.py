@@ -23,10 +23,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not os.path.exists(path):
         raise UserError(f"{folder} is not an adapter: it has no {CONFIG}; give the folder that the adapter is in.")
+    data = read_whole(path, LARGEST_CONFIG)
     try:
-        fields = json.loads(read_whole(path, LARGEST_CONFIG).decode("utf-8"))
-    except UserError:
-        raise
+        fields = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({line_of(error)}): copy it again from where it came.") from error
     if not isinstance(fields, dict):

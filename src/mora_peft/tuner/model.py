@@ -17,7 +17,6 @@ from peft.utils import (
     resolve_quantization_backend,
 )
 from peft.utils.error import NoMatchingPeftModuleError
-from peft.utils.other import get_pattern_key
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -62,8 +61,7 @@ class MoraModel(BaseTuner):
     ) -> None:
         if current_key is None:
             raise ValueError("Current Key shouldn't be `None`")
-        r_key = get_pattern_key(config.rank_pattern.keys(), current_key)
-        r = config.rank_pattern.get(r_key, config.r)
+        r = config.r_for(current_key)
         tied = parameter_name is None and bool(self._check_tied_module_exists(config, current_key))
         # A wrapper that has this adapter already wraps another parameter of the same module.
         nested = isinstance(target, ParamWrapper) and adapter_name in target.operator

@@ -12,8 +12,7 @@ tensor([[4., 6., 4., 6.],
         [0., 0., 0., 0.]])
 """
 
-from .geometry import EMPTY, FIELDS, LORA, MORA, Geometry
 from .segmented import segmented_product
 from .slots import Slots, Step, add_adapters_
 
-__all__ = ["EMPTY", "FIELDS", "LORA", "MORA", "Geometry", "Slots", "Step", "add_adapters_", "segmented_product"]
+__all__ = ["Slots", "Step", "add_adapters_", "segmented_product"]

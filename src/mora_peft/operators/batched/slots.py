@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..geometry import FIELDS, LORA, MORA, Geometry, turns
 from ..operator import Operator
 from ..rank import r_hat_for
 from . import native, plain
-from .geometry import FIELDS, LORA, MORA, Geometry, turns
 
 
 class Slots:
@@ -60,10 +60,10 @@ class Slots:
         self.room = max(max_rank * (k + d), r_hat_for(k, d, max_rank, cap=False) ** 2)
         #: (count, capacity) numbers of all slots.
         self.buffer = _zeros(count, -(-self.room // 32) * 32, dtype, device)
-        #: (count, FIELDS) int32: the kind of each slot (`EMPTY`, `MORA`, `LORA`), then its `Geometry`.
+        #: (count, FIELDS) int32: the kind of each slot (`MORA`, `LORA`, 0 if empty), then its `Geometry`.
         self.table = torch.zeros(count, FIELDS, dtype=torch.int32, device=device)
-        #: (count,) int64: addresses of the slots' `geometry.turns`, 0 where nothing is rotated.
-        self.turns = torch.zeros(count, dtype=torch.int64, device=device)
+        #: (count,) int64: addresses of the slots' `geometry.turns` on a CPU, 0 where nothing is rotated.
+        self.turns = torch.zeros(count, dtype=torch.int64)
         self._turns: list[Tensor | None] = [None] * count
         #: What each slot holds: an operator, a LoRA's rank, or None.
         self.contents: list[Operator | int | None] = [None] * count
@@ -95,8 +95,10 @@ class Slots:
             )
         if M.shape != (side, side):
             raise ValueError(f"M must have the shape ({side}, {side}), but has {tuple(M.shape)}.")
-        self._fill(index, MORA, operator.geometry, [M])
-        self.contents[index] = operator
+        self._fill(index, [M])
+        if self.contents[index] != operator:  # adapters of a server are mostly of one kind
+            self._describe(index, MORA, operator.geometry)
+            self.contents[index] = operator
 
     def put_lora(self, index: int, A: Tensor, B: Tensor) -> None:
         """Fill slot `index` with a LoRA: the whole A (r, k) and B (d, r), with the scaling in B.
@@ -112,8 +114,10 @@ class Slots:
             )
         A = A[:, self.inputs.start : self.inputs.stop]
         B = B[self.outputs.start : self.outputs.stop]
-        self._fill(index, LORA, Geometry(rank, 0, 0, 0, 0), [A, B.T])
-        self.contents[index] = rank
+        self._fill(index, [A, B.T])
+        if self.contents[index] != rank:
+            self._describe(index, LORA, Geometry(rank, 0, 0, 0, 0))
+            self.contents[index] = rank
 
     def clear(self, index: int) -> None:
         """Empty slot `index`: its tokens get no adapter, whatever numbers are left in the buffer."""
@@ -132,7 +136,7 @@ class Slots:
         A, B = self.buffer[index, : rank * (k + d)].split([rank * k, rank * d])
         return A.view(rank, k), B.view(rank, d)
 
-    def _fill(self, index: int, kind: int, geometry: Geometry, parts: list[Tensor]) -> None:
+    def _fill(self, index: int, parts: list[Tensor]) -> None:
         self._check(index)
         size = sum(part.numel() for part in parts)
         if size > self.room:
@@ -144,7 +148,9 @@ class Slots:
         for part in parts:
             self.buffer[index, start : start + part.numel()].view(part.shape).copy_(part.detach())
             start += part.numel()
-        table = turns(geometry.blocks, geometry.side, self.turns.device) if geometry.rotated else None
+
+    def _describe(self, index: int, kind: int, geometry: Geometry) -> None:
+        table = turns(geometry.blocks, geometry.side) if geometry.rotated and self.buffer.is_cpu else None
         self.turns[index] = 0 if table is None else table.data_ptr()
         self._turns[index] = table
         self.table[index] = torch.tensor([kind, *map(int, geometry)], dtype=torch.int32)

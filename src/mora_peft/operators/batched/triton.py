@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .geometry import FIELDS, MORA
+from ..geometry import FIELDS, MORA
 
 if TYPE_CHECKING:
     from .slots import Slots, Step

@@ -32,8 +32,8 @@ def adapters_in(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give one with an adapter in each of its folders.")
-    root = folder.resolve()
-    return {path.name: path for path in sorted(root.iterdir()) if (path / CONFIG).is_file() and _is_name(path.name)}
+    found = (path for path in sorted(folder.resolve().iterdir()) if folders.is_name(path.name))
+    return {path.name: path for path in found if (path / CONFIG).is_file()}
 
 
 def demand_of(adapters: Iterable[Path]) -> Demand:
@@ -41,10 +41,12 @@ def demand_of(adapters: Iterable[Path]) -> Demand:
     ranks, sizes, refused = [0], [0], []
     for path in adapters:
         try:
-            ranks.append(rank_of(path))
-            sizes.append((path / WEIGHTS).stat().st_size)
+            rank, size = rank_of(path), (path / WEIGHTS).stat().st_size
         except (UserError, OSError) as error:
             refused.append(str(error))
+            continue
+        ranks.append(rank)
+        sizes.append(size)
     return Demand(len(sizes) - 1, max(ranks), max(sizes), tuple(refused))
 
 
@@ -61,10 +63,3 @@ def rank_of(folder: Path) -> int:
     if max(found) > RANKS[-1]:
         raise UserError(f"{folder} has r={max(found)}, but at most {RANKS[-1]} can be served: merge it into the base.")
     return max(found)
-
-
-def _is_name(name: str) -> bool:
-    try:
-        return bool(folders.check_name(name))
-    except UserError:
-        return False

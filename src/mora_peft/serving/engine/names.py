@@ -11,14 +11,20 @@ from vllm.entrypoints.serve.engine.serving import BaseServing
 from vllm.entrypoints.serve.middleware import authenticate
 from vllm.lora.request import LoRARequest
 
+from mora_peft.errors import UserError
+
 from .. import folders
+from .resolver import FolderResolver, forget_if_changed
 
 #: `/v1/models` tells of at most so many adapters that were found by name, the last ones.
 LISTED = 500
 
-#: Addresses that run the model, load adapters or change the server, and that vLLM leaves open where it asks for a key
-#: at /v1: some of them are second names of what is there.
-UNGUARDED = ("/adapters", "/invocations", "/generative_scoring", "/tokenize", "/detokenize", "/scale_elastic_ep")
+#: Addresses that run the model, load adapters, or change or tell of the server, and that vLLM leaves open where it
+#: asks for a key at /v1: some of them are second names of what is there.
+UNGUARDED = (
+    *("/adapters", "/invocations", "/generative_scoring", "/tokenize", "/detokenize", "/scale_elastic_ep"),
+    *("/is_scaling_elastic_ep", "/kv_event_sources", "/pooling", "/classify", "/score", "/rerank"),
+)
 
 
 def install() -> None:
@@ -26,41 +32,55 @@ def install() -> None:
 
     Raises UserError where it names no folder.
     """
-    if folders.configured() is None:
+    root, create = folders.configured(), OpenAIServingModels.__init__
+    if root is None:
         return
-    resolve = OpenAIServingModels.resolve_lora
 
-    async def resolve_lora(self: OpenAIServingModels, lora_name: str) -> LoRARequest | ErrorResponse:
-        found = await resolve(self, lora_name)
-        if isinstance(found, ErrorResponse):  # or else every name that anyone makes up would leave a lock behind
-            self.lora_resolver_lock.pop(lora_name, None)
-        return found
+    def __init__(self: OpenAIServingModels, *args: Any, **options: Any) -> None:
+        create(self, *args, **options)
+        if self.engine_client.vllm_config.parallel_config._api_process_count > 1:
+            raise UserError(
+                "Several API servers would number the adapters of one engine each for itself: start it with "
+                "--api-server-count 1."
+            )
+        self.folder_resolver = FolderResolver(root)
+        self.lora_resolvers.insert(0, self.folder_resolver)
 
     async def show_available_models(self: OpenAIServingModels) -> ModelList:
         listed = await self.registry.show_available_models()
         base = self.base_model_paths[0].name
-        for lora in self.lora_requests.listed(LISTED):
+        for lora in told_of(self, LISTED):
             parent = lora.base_model_name or base
             listed.data.append(
                 ModelCard(id=lora.lora_name, root=lora.path, parent=parent, permission=[ModelPermission()])
             )
         return listed
 
-    OpenAIServingModels.resolve_lora = resolve_lora
+    OpenAIServingModels.__init__ = __init__
     OpenAIServingModels.show_available_models = show_available_models
     for serving in (BaseServing, PoolingBaseServing):
         serving._check_model = _finding(serving._check_model)
     authenticate.GUARDED_PREFIX = (*authenticate.GUARDED_PREFIX, *UNGUARDED)
 
 
+def told_of(models: OpenAIServingModels, most: int) -> list[LoRARequest]:
+    """The adapters that clients or the command line loaded, and the last `most` that were found by name."""
+    found = [name for name in models.lora_requests if models.folder_resolver.has_found(name)]
+    hidden = set(found[: max(len(found) - most, 0)])
+    return [request for name, request in models.lora_requests.items() if name not in hidden]
+
+
 def _finding(check: Callable) -> Callable:
     """vLLM asks for a name's adapter only where clients may load adapters of their own; here in any case."""
 
-    async def _check_model(self: BaseServing, request: Any) -> ErrorResponse | None:
+    async def _check_model(self: BaseServing | PoolingBaseServing, request: Any) -> ErrorResponse | None:
         name = request.model
-        if name and not self._is_model_supported(name) and name not in self.models.lora_requests:
+        if name and not self._is_model_supported(name):
+            forget_if_changed(self.models, name)
             found = await self.models.resolve_lora(name)
             if isinstance(found, ErrorResponse) and found.error.code != HTTPStatus.NOT_FOUND:
+                if isinstance(self, PoolingBaseServing):  # which looks at no answer here
+                    raise ValueError(found.error.message)
                 return found
         return await check(self, request)
 

@@ -34,11 +34,13 @@ def install() -> None:
 
     def _apply_adapters(self: LRUCacheWorkerLoRAManager, requests: set[Any]) -> None:
         manager, absent = self._adapter_manager, []
-        for request in requests:
+        # First those that have a slot: each is touched, so that none of them is dropped for another of this step. And
+        # in one order in all processes of a tensor-parallel group, so that they keep and drop the same ones.
+        known = manager._active_adapters
+        for request in sorted(requests, key=lambda request: (request.lora_int_id not in known, request.lora_int_id)):
             if request.load_inplace or request.lora_int_id not in manager._registered_adapters:
                 absent.append(request)
             else:
-                # Both touch it, so that what is in use is the last to be dropped.
                 manager.get_adapter(request.lora_int_id)
                 manager.activate_adapter(request.lora_int_id)
         for request in absent:

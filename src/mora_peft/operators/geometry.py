@@ -6,7 +6,7 @@ With `side` = r̂, and wrap(x)[p] = x[p mod k] for p < `taken`, 0 beyond:
     product      z[row] = M s[row]                                   for row < rows
     decompress   y[i] += flat(z)[i mod rows·side]                    for i < `written`
 
-R_b is the rotation by b steps (see `turns`) where `rotated`, else the identity. So sharing is the case that adds all
+R_b is the rotation by b steps (see `angles`) where `rotated`, else the identity. So sharing is the case that adds all
 blocks into one row, truncation the case of one block that is not wrapped, and folding adds block b into row b mod rows.
 `inputs_grouped` replaces compress by the sums of r̂ contiguous groups of x, `outputs_grouped` repeats z over r̂
 contiguous groups of y; the first `size mod r̂` groups are one longer.
@@ -33,21 +33,26 @@ class Geometry(NamedTuple):
     rotated: bool = False
 
 
-#: Kinds of slots: column 0 of `Slots.table`. A LoRA has its rank as `side` and zeros elsewhere.
-EMPTY, MORA, LORA = range(3)
+#: Kinds of slots: column 0 of `Slots.table`, 0 for an empty one. A LoRA has its rank as `side` and zeros elsewhere.
+MORA, LORA = 1, 2
 
 #: Columns of `Slots.table`.
 FIELDS = 1 + len(Geometry._fields)
 
 
+def angles(blocks: int, side: int, device: torch.device | None = None) -> Tensor:
+    """bθ_j of R_b, θ_j = 10000^(−2j/side), j < side / 2: (blocks, side / 2) in float64."""
+    half = side // 2
+    theta = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
+    return torch.arange(blocks, dtype=torch.float64, device=device)[:, None] * theta
+
+
 @lru_cache(maxsize=256)
-def turns(blocks: int, side: int, device: torch.device) -> Tensor:
-    """cos(bθ_j) and sin(bθ_j) of R_b, θ_j = 10000^(−2j/side): (2, blocks, side / 2) in float32, computed in float64.
+def turns(blocks: int, side: int) -> Tensor:
+    """cos and sin of `angles`: (2, blocks, side / 2) in float32, for `native.c`.
 
     `R_b (a, c) = (a cos − c sin, c cos + a sin)` for the halves a and c of a row. A row of the table is filled up with
     zeros to a multiple of 16.
     """
-    half = side // 2
-    theta = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
-    angles = torch.arange(blocks, dtype=torch.float64)[:, None] * theta
-    return F.pad(torch.stack([angles.cos(), angles.sin()]).float(), (0, -half % 16)).to(device)
+    turned = angles(blocks, side)
+    return F.pad(torch.stack([turned.cos(), turned.sin()]).float(), (0, -(side // 2) % 16))

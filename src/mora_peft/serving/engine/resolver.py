@@ -1,11 +1,12 @@
 """Adapters by name from one folder, loaded on first use, and again when their files have changed."""
 
 from pathlib import Path
+from typing import Any
 
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver
 
-from . import folders
+from .. import folders
 
 
 class FolderResolver(LoRAResolver):
@@ -43,27 +44,11 @@ class FolderResolver(LoRAResolver):
         return seen is not None and seen == folders.fingerprint(self.root / request.lora_name)
 
 
-class CurrentRequests(dict[str, LoRARequest]):
-    """The adapters that a server knows by name; one whose files have changed or gone is forgotten when asked for.
+def forget_if_changed(models: Any, name: str) -> None:
+    """Drop `name` from what a server knows where its files have changed or gone.
 
     So it is found and loaded anew under a number of its own, while requests that run go on with what they began with.
     """
-
-    def __init__(self, resolver: FolderResolver) -> None:
-        super().__init__()
-        self.resolver = resolver
-
-    def __contains__(self, name: object) -> bool:
-        request = self.get(name)
-        if request is None:
-            return False
-        if not self.resolver.is_current(request):
-            del self[name]
-            return False
-        return True
-
-    def listed(self, most: int) -> list[LoRARequest]:
-        """The adapters to tell of: all that were loaded on demand, and the last `most` that were found by name."""
-        found = [name for name, request in self.items() if self.resolver.has_found(name)]
-        hidden = set(found[: max(len(found) - most, 0)])
-        return [request for name, request in self.items() if name not in hidden]
+    resolver, known = getattr(models, "folder_resolver", None), models.lora_requests.get(name)
+    if resolver is not None and known is not None and not resolver.is_current(known):
+        del models.lora_requests[name]
