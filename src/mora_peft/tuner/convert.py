@@ -91,8 +91,6 @@ def convert_authors(
 # Fields that mean the same in a LoRA configuration and in a MoRA one.
 _KEPT = ("base_model_name_or_path", "revision", "task_type", "target_modules", "layers_to_transform", "layers_pattern",
          "modules_to_save", "rank_pattern")  # fmt: skip
-
-
 _KEPT_BY_LORA = ("exclude_modules", "target_parameters", "ensure_weight_tying")
 
 
