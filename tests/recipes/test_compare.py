@@ -76,6 +76,8 @@ def test_ctrl_c_stops_every_process(settings, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so does what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in parent.stdout:
         if "step 6" in line:
