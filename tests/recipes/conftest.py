@@ -1,5 +1,7 @@
 """A model and a tokenizer small enough to train in a second, built from nothing."""
 
+from contextlib import contextmanager
+
 import pytest
 
 
@@ -31,6 +33,27 @@ def tiny_model(tmp_path_factory) -> str:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def interrupted():
+    """`with interrupted(step):` a training that ends there as by Ctrl-C."""
+    from mora_peft.recipes.trainer import RecipeTrainer
+
+    original = RecipeTrainer.training_step
+
+    @contextmanager
+    def interrupted(step: int):
+        def stop(self, *args, **kwargs):
+            if self.state.global_step == step:
+                raise KeyboardInterrupt
+            return original(self, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(RecipeTrainer, "training_step", stop)
+            yield
+
+    return interrupted
 
 
 @pytest.fixture

@@ -34,23 +34,12 @@ def test_what_a_run_did_to_general_text(settings, general, tmp_path):
     assert found("prompt", "prompt")["before"] == pytest.approx(still["before"], rel=1e-4)
 
 
-def test_a_resumed_run_remembers_the_base(settings, general, monkeypatch):
+def test_a_resumed_run_remembers_the_base(settings, general, interrupted):
     config = TrainConfig(**settings | {"forgetting_data": general}, learning_rate=3e-2)
     whole = run(config)["forgetting"]
-
-    def stop(self, *args, **kwargs):
-        if self.state.global_step == 5:
-            raise KeyboardInterrupt
-        return real(self, *args, **kwargs)
-
-    from mora_peft.recipes.trainer import RecipeTrainer
-
-    real = RecipeTrainer.training_step
-    monkeypatch.setattr(RecipeTrainer, "training_step", stop)
     again = TrainConfig(**settings | {"forgetting_data": general, "fresh": True}, learning_rate=3e-2)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(5):
         train.train(again)
-    monkeypatch.undo()
     resumed = run(TrainConfig(**settings | {"forgetting_data": general}, learning_rate=3e-2))["forgetting"]
     assert resumed == whole
     assert not (Path(config.output) / "forgetting.json").exists()

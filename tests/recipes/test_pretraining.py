@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from mora_peft.errors import UserError
 from mora_peft.recipes import train
 from mora_peft.recipes.tasks import pretraining, task_named, task_options
-from mora_peft.recipes.trainer import RecipeTrainer
 
 WORDS = "the cat sat on the mat and the dog lay by the door while rain fell on the roof of the old house".split()
 
@@ -96,18 +95,10 @@ def test_a_model_from_a_configuration_learns_to_read(method, reading):
     assert last < 0.9 * first
 
 
-def test_an_interrupted_run_goes_on_with_the_same_random_base(reading, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_with_the_same_random_base(reading, tmp_path, interrupted):
     whole = train.train(train.TrainConfig(**reading | {"output": str(tmp_path / "whole")}, method="lora"))
     config = train.TrainConfig(**reading, method="lora")
-    original = RecipeTrainer.training_step
-
-    def stop(self, *args, **kwargs):
-        if self.state.global_step == 5:
-            raise KeyboardInterrupt
-        return original(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RecipeTrainer, "training_step", stop)
+    with interrupted(5):
         train.train(config)
     again = train.train(config)
     assert train.read_run(again)["evaluations"] == train.read_run(whole)["evaluations"]

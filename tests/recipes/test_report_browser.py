@@ -1,39 +1,17 @@
 """The page in a real browser: it sorts, its legend hides and shows, it fits a phone, and logs no error."""
 
-import json
-import shutil
-import subprocess
-
-import pytest
-from fake_page import Page
+import browser
 from fake_results import capacity_study, run, study
 
 from mora_peft.recipes.report import build_report
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page is not tried in a browser")
-FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --enable-logging=stderr --v=0 --virtual-time-budget=5000 --dump-dom"""
+pytestmark = browser.needs_browser
 PHONE = 390  # CSS pixels
 
 
 def probed(results: list[dict], script: str, tmp_path, width: int = 1000) -> dict:
-    """What `script` put into `probe`, run on the page of `results` when it is drawn; fails on anything in the log."""
-    page = build_report(results, tmp_path / "page.html")
-    probe = (
-        f"<script>const probe = {{}}; {script}; parent.document.body.dataset.probe = JSON.stringify(probe);</script>"
-    )
-    whole = page.read_text(encoding="utf-8").replace("</body>", probe + "</body>")
-    # No window is narrower than 500 pixels, but a frame can be; in srcdoc it may write to its parent.
-    quoted = whole.replace("&", "&amp;").replace('"', "&quot;")
-    frame = tmp_path / "frame.html"
-    frame.write_text(f'<meta charset="utf-8"><body><iframe width={width} height=800 srcdoc="{quoted}"></iframe></body>')
-    done = subprocess.run(
-        [BROWSER, *FLAGS.split(), "--window-size=1100,900", f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr, done.stderr
-    return json.loads(next(attrs["data-probe"] for _, attrs in Page(done.stdout).elements if "data-probe" in attrs))
+    """What `script` finds on the page of `results`."""
+    return browser.probed(build_report(results, tmp_path / "page.html"), script, width)
 
 
 def test_a_heading_sorts_its_column_the_best_first(tmp_path):

@@ -289,6 +289,11 @@ def test_bad_adapters_do_not_disturb_an_answer(server):
     assert text_of(answer.read()) == text_of(expected) != ""
 
 
+def test_a_name_that_many_ask_for_at_once_and_nobody_has(server):
+    with ThreadPoolExecutor(8) as pool:
+        assert {status for status, _ in pool.map(server.ask, ["nobody"] * 24)} == {404}
+
+
 def test_more_requests_than_places_wait_for_their_turn(server):
     """Many times what runs at once, for more adapters than slots: each is answered as it is alone."""
     names = ["good", "sharing", "lora", "base"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from mora_peft.cli._parser import run_command
 from mora_peft.errors import UserError
 from mora_peft.recipes.compare import CompareConfig, compare, plan
-from mora_peft.recipes.train import read_run
+from mora_peft.recipes.runs import read_run
 
 CONFIG = Path("configs/demo.yaml")
 
@@ -42,8 +42,8 @@ def _is_older(file: Path, than: Path) -> bool:
 
 def _ask(merged: Path, example: dict[str, str]) -> None:
     from mora_peft.recipes.decoding import greedy
+    from mora_peft.recipes.libraries import quiet_libraries
     from mora_peft.recipes.models import load_base, resolve_dtype
-    from mora_peft.recipes.train import quiet_libraries
 
     quiet_libraries()
     model, tokenizer = load_base(str(merged), resolve_dtype("auto"))

@@ -53,7 +53,7 @@ def chat(config: ChatConfig) -> None:
     With a chat template the base and the adapter each remember their own conversation. Raises UserError for a model
     or adapter that cannot be loaded, and for `base` without an adapter.
     """
-    from .train import quiet_libraries
+    from .libraries import quiet_libraries
 
     quiet_libraries()
     adapted = is_adapter(config.model)

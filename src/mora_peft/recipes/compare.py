@@ -13,8 +13,9 @@ from .methods import method_named, slug
 from .processes import run_all
 from .report_page.groups import main_metric
 from .report_page.numbers import series
+from .runs import is_finished, read_run
 from .settings import Settings
-from .train import TrainConfig, is_finished, read_run
+from .train import TrainConfig
 
 
 @dataclass(kw_only=True)

@@ -60,7 +60,7 @@ def convert(config: ConvertConfig) -> Path:
     """
     from mora_peft.tuner.convert import save_state
 
-    from .train import quiet_libraries
+    from .libraries import quiet_libraries
 
     quiet_libraries()
     output = Path(config.output)

@@ -64,7 +64,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     Raises UserError for bad data or a model that cannot be loaded.
     """
     from .harness import check_harness, measure_by_harness
-    from .train import quiet_libraries
+    from .libraries import quiet_libraries
 
     quiet_libraries()
     if config.lm_eval:

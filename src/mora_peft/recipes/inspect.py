@@ -82,7 +82,7 @@ def inspect(config: InspectConfig) -> list[Layer]:
 
     Raises UserError for a damaged or unfitting adapter, another method than MoRA and LoRA, or targets without a match.
     """
-    from .train import quiet_libraries
+    from .libraries import quiet_libraries
 
     quiet_libraries()
     adapter = read_adapter(config.source) if is_adapter(config.source) else None

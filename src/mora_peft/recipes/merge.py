@@ -59,7 +59,7 @@ def merge(config: MergeConfig) -> Path:
     """
     import torch
 
-    from .train import quiet_libraries
+    from .libraries import quiet_libraries
 
     quiet_libraries()
     output = Path(config.output)

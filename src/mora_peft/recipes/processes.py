@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from . import provenance
 from .files import write_json
 from .methods import label
-from .train import TrainConfig, holds_another_run, is_finished
+from .runs import holds_another_run, is_finished
+from .train import TrainConfig
 
 _SECONDS_TO_STOP = 20
 _SECONDS_BETWEEN_LOOKS = 5

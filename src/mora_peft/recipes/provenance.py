@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -18,8 +19,6 @@ def fingerprint(config: dict[str, Any]) -> str:
     """A hash of the settings that decide a run's result, the contents of its local data files included."""
     digest = hashlib.sha256()
     settings = {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
-    if settings.get("keep") == "last":  # what all runs did before there was a choice
-        del settings["keep"]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in _sources(config):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -69,6 +68,15 @@ def peak_memory_bytes() -> int:
     """The largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_memory() -> int:
+    """Bytes of memory that programs can still have."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _cpu_name() -> str:

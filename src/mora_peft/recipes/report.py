@@ -6,7 +6,6 @@ part is a list of sections; each is a function from a Comparison to a title and 
 """
 
 import json
-import os
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from mora_peft.errors import UserError
 
+from .files import write_text
 from .report_page import sections, tables
 from .report_page.capacity import capacity
 from .report_page.groups import Comparison, gather
@@ -102,20 +102,9 @@ def build_report(results: list[dict], output: Path, shared: bool = False) -> Pat
         plotly=None if shared else get_plotlyjs(),
         shared=PLOTLY,
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     if shared:
-        _write(output.with_name(PLOTLY), get_plotlyjs())
-    _write(output, html)
-    return output
-
-
-def _write(output: Path, text: str) -> None:
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        write_text(output.with_name(PLOTLY), get_plotlyjs())
+    return write_text(output, html)
 
 
 def claims(results: list[dict]) -> str:

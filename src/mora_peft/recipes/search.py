@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .train import TrainConfig, read_run
+from .runs import read_run
+from .train import TrainConfig
 
 # A seed of its own: what a trial draws says nothing about the draws of the runs that are reported.
 _SEED = 1_000_003

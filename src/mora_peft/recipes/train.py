@@ -1,6 +1,5 @@
 """Teach a model with one method: the whole of `mora train`, from settings to an adapter and a run.json."""
 
-import json
 import shutil
 import statistics
 from dataclasses import asdict, dataclass, field
@@ -14,9 +13,11 @@ from . import checkpoints, provenance, ranks
 from .arguments import trainer_arguments
 from .data import check_template, load_rows, spoken
 from .files import whole_folder, write_json
-from .forgetting import FORGETTING, Forgetting
+from .forgetting import Forgetting
+from .libraries import quiet_libraries
 from .methods import METHODS, apply, label, method_named
 from .models import is_configuration, load_base, resolve_dtype
+from .runs import NOTES, claim, is_finished, make_room, read_json, read_run
 from .settings import Settings
 from .spectrum import spectrum_of, weights_of
 from .tasks import task_named, task_options
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from .trainer import RecipeTrainer
 
 EXAMPLES = 8
-_NOTES = ("before.json", "after.json", FORGETTING)  # what a run must still know of its beginning when it is resumed
-_CLAIM = "settings.json"  # names the run that a folder belongs to, from its first moment on
 
 
 @dataclass(kw_only=True)
@@ -101,12 +100,12 @@ def _train(config: TrainConfig, start: Path | None, callbacks: "Sequence[Trainer
     if not config.fresh and is_finished(config):
         ranks.say(f"{output} holds this run already: {_summary(read_run(output))}")
         return output
-    _make_room(config)
+    make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     trainer, tuned, tests, forgetting, start_weights = _prepare(config, start, callbacks, sampling)
     # Only now is the run known to be possible; a mistyped one leaves no trace.
     if ranks.is_first():
-        write_json(output / _CLAIM, {"fingerprint": provenance.fingerprint(asdict(config)), "config": asdict(config)})
+        claim(config)
     resume = checkpoints.latest(output)
     if resume:
         ranks.say(f"Going on from {resume}.")
@@ -166,49 +165,9 @@ def _finish(
     write_json(output / "run.json", result)
     for leftover in output.glob("checkpoint-*"):
         shutil.rmtree(leftover)
-    for leftover in _NOTES:
+    for leftover in NOTES:
         (output / leftover).unlink(missing_ok=True)
     print(f"{_summary(result)} -> {artifact if artifact.exists() else output / 'run.json'}", flush=True)
-
-
-def read_run(output: Path) -> dict[str, Any] | None:
-    """The run.json in `output`, or None where there is none that can be read."""
-    return _read_json(output / "run.json")
-
-
-def is_finished(config: TrainConfig) -> bool:
-    """Whether the output folder holds this very run, finished or diverged: there is nothing left to do."""
-    run = read_run(Path(config.output))
-    same = run is not None and run.get("fingerprint") == provenance.fingerprint(asdict(config))
-    return same and run["status"] in ("finished", "diverged")
-
-
-def holds_another_run(config: TrainConfig) -> bool:
-    """Whether the output folder holds a run, begun or finished, with settings or data other than these."""
-    claim = _read_json(Path(config.output) / _CLAIM)
-    return claim is not None and claim["fingerprint"] != provenance.fingerprint(asdict(config))
-
-
-def _make_room(config: TrainConfig) -> None:
-    """Empty the output folder if a fresh start is asked for; UserError if it holds another run."""
-    output = Path(config.output)
-    ranks.wait()  # nobody may still be reading what is removed here
-    if config.fresh and ranks.is_first():
-        _empty(output)
-    ranks.wait()
-    if holds_another_run(config):
-        before, now = _read_json(output / _CLAIM)["config"], json.loads(json.dumps(asdict(config)))
-        names = [name for name in now if now[name] != before.get(name) and name not in provenance.BESIDE_THE_POINT]
-        what = f"with another {' and '.join(names)}" if names else "on data with other contents"
-        raise UserError(f"{output} holds a run {what}: choose another --output, or start anew with --fresh.")
-
-
-def _empty(output: Path) -> None:
-    """Remove what a run leaves in its folder, and nothing else."""
-    for folder in (*output.glob("checkpoint-*"), output / "adapter", output / "model"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for name in (_CLAIM, "run.json", *_NOTES):
-        (output / name).unlink(missing_ok=True)
 
 
 class _Session(NamedTuple):
@@ -362,13 +321,6 @@ def _saved(model: "Module", whole: bool) -> "Module":
     return model.merge_and_unload() if whole and hasattr(model, "merge_and_unload") else model
 
 
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def _note_answers(output: Path, answers: list[str], before: bool) -> None:
     """Keep the answers of the untrained model, and of the last measurement, for the examples."""
     if ranks.is_first():
@@ -377,7 +329,7 @@ def _note_answers(output: Path, answers: list[str], before: bool) -> None:
 
 def _examples(output: Path, tests: "list[Test]") -> list[dict[str, str]]:
     """The first rows of the first test with the answers before and after training, where it has answers."""
-    answers = {name: _read_json(output / f"{name}.json") for name in ("before", "after")}
+    answers = {name: read_json(output / f"{name}.json") for name in ("before", "after")}
     if not tests or answers["after"] is None:
         return []
     rows, before = tests[0].rows, answers["before"] or [""] * len(tests[0].rows)
@@ -398,16 +350,3 @@ def _summary(run: dict[str, Any]) -> str:
         if name in last
     ]
     return f"{run['label']}, {run['steps']} steps" + "".join(f", {text}" for text in reached)
-
-
-def quiet_libraries() -> None:
-    """Keep libraries' own bars and notices off the terminal, and TRL's usage report off the network."""
-    import os
-
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()

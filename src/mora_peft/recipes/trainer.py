@@ -137,12 +137,14 @@ def mean_token_loss(trainer: SFTTrainer) -> float:
     """
     world, found = trainer.accelerator, torch.zeros(2, dtype=torch.float64)
     with evaluating(trainer.model):
-        for number, part in enumerate(parts := list(_parts_to_measure(trainer))):
+        number = 0
+        for number, part in enumerate(_parts_to_measure(trainer), start=1):
             if number % world.num_processes == world.process_index:
                 loss, count = labelled_loss(trainer.model, part)
                 found += torch.tensor([loss.item(), count], dtype=torch.float64)
-        if world.process_index >= len(parts) % world.num_processes > 0:
-            labelled_loss(trainer.model, parts[0])
+        last = number % world.num_processes  # the processes from 1 to here have had one part more
+        if last and not 1 <= world.process_index <= last:
+            labelled_loss(trainer.model, part)
     if world.num_processes > 1:
         found = world.reduce(found.to(world.device))
     total, tokens = found.tolist()

@@ -92,17 +92,9 @@ def test_the_same_again_is_not_repeated_and_other_settings_are_refused(taught, s
         teach(TeachConfig(**own | {"passes": 2}))
 
 
-def test_an_interrupted_teaching_goes_on(settings, taught, tmp_path, monkeypatch):
+def test_an_interrupted_teaching_goes_on(settings, taught, tmp_path, interrupted):
     config = {**settings, "output": str(tmp_path / "again")}
-    original = RecipeTrainer.training_step
-
-    def stop(self, *args, **kwargs):
-        if self.state.global_step == 5:
-            raise KeyboardInterrupt
-        return original(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RecipeTrainer, "training_step", stop)
+    with interrupted(5):
         teach(TeachConfig(**config))
     assert not is_adapter(config["output"])
     teach(TeachConfig(**config))

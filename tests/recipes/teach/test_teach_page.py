@@ -1,16 +1,9 @@
 """The proof in a real browser: its charts are drawn, its filter hides rows, it fits a phone, and logs no error."""
 
-import json
-import shutil
-import subprocess
-
 import pytest
+from browser import needs_browser, probed
 
 from mora_peft.recipes.teach.page import claim, notes, write_page
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --enable-logging=stderr --v=0 --virtual-time-budget=5000 --dump-dom"""
 
 
 def score(exact: float, answer: str) -> dict:
@@ -52,29 +45,18 @@ def test_the_headline_and_its_notes_say_what_was_measured():
     assert "this much was forgotten" in told and "25\u00a0%" in told and "1 further fact" in told
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page is not tried in a browser")
+@needs_browser
 @pytest.mark.parametrize("width", [390, 1000])
 def test_the_page_works_in_a_browser(width, tmp_path):
     page = write_page(fake_proof(), tmp_path / "proof.html")
     script = """
     const shown = () => [...document.querySelectorAll(".asked tbody tr")].filter((row) => !row.hidden).length;
-    const probe = { all: shown(), drawn: document.querySelectorAll(".plot .main-svg").length };
+    probe.all = shown(); probe.drawn = document.querySelectorAll(".plot .main-svg").length;
     word.value = "SARA"; word.dispatchEvent(new Event("input")); probe.word = shown();
     word.value = ""; which.value = "0"; which.dispatchEvent(new Event("change")); probe.wrong = shown();
     probe.escaped = document.querySelector(".asked tbody th").textContent.includes("<vault>");
     probe.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-    parent.document.body.dataset.probe = JSON.stringify(probe);
     """
-    whole = page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>")
-    quoted = whole.replace("&", "&amp;").replace('"', "&quot;")
-    frame = tmp_path / "frame.html"
-    frame.write_text(f'<meta charset="utf-8"><body><iframe width={width} height=800 srcdoc="{quoted}"></iframe></body>')
-    done = subprocess.run(
-        [BROWSER, *FLAGS.split(), "--window-size=1100,900", f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr, done.stderr
-    found = done.stdout.split('data-probe="', 1)[1].split('"', 1)[0].replace("&quot;", '"')
-    probe = json.loads(found)
+    probe = probed(page, script, width)
     assert probe == {"all": 4, "drawn": probe["drawn"], "word": 2, "wrong": 2, "escaped": True, "wide": False}
     assert probe["drawn"] >= 2

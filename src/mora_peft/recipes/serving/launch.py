@@ -14,6 +14,7 @@ from mora_peft.serving.plugin import RANGE, check_version, installed
 from mora_peft.tuner.files import CONFIG
 
 from ..adapters import linear_shapes
+from ..provenance import available_memory
 from .folder import RANKS, Demand, adapters_in, demand_of
 
 #: The module that `vllm serve` stands for; the command itself does not start from every distribution of vLLM.
@@ -237,12 +238,3 @@ def _number(given: Given, name: str) -> int:
     if not text.isdigit() or not int(text):
         raise UserError(f"--{name} must be a whole number from 1 on, not {text}.")
     return int(text)
-
-
-def available_memory() -> int:
-    """Bytes of memory that programs can still have."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

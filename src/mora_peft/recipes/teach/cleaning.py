@@ -1,10 +1,10 @@
 """What stands twice is learned once: duplicate and near-duplicate documents, and paragraphs that many share."""
 
-import re
 from collections import Counter
 from dataclasses import replace
 
 from .documents import Document, Summary, plain
+from .language import words
 
 #: Documents whose sets of 5-grams overlap by this share (Jaccard) say the same.
 NEAR = 0.85
@@ -38,20 +38,15 @@ def _without_duplicates(documents: list[Document], summary: Summary) -> list[Doc
 
     index, exact, kept = MinHashLSH(threshold=NEAR, num_perm=128), {}, []
     for document in documents:
-        words = _words(document)
-        if (same := exact.setdefault(tuple(words), document.path)) != document.path:
+        said = words(document.text())
+        if (same := exact.setdefault(tuple(said), document.path)) != document.path:
             summary.note(document.path, "dropped", f"the same as {same}")
             continue
         signature = MinHash(num_perm=128)
-        signature.update_batch([gram.encode() for gram in {" ".join(words[n : n + 5]) for n in range(len(words))}])
+        signature.update_batch([gram.encode() for gram in {" ".join(said[n : n + 5]) for n in range(len(said))}])
         if near := index.query(signature):
             summary.note(document.path, "dropped", f"nearly the same as {near[0]}")
             continue
         index.insert(document.path, signature)
         kept.append(document)
     return kept
-
-
-def _words(document: Document) -> list[str]:
-    """Words in lower case; of Chinese, characters."""
-    return re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+", document.text().lower())

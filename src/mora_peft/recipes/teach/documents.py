@@ -1,6 +1,7 @@
 """A document as all formats are read into: blocks of headings, text, tables and questions, in reading order."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal["heading", "text", "table", "question"]
@@ -64,7 +65,5 @@ def plain(block: Block) -> str:
 
 def title_of(blocks: list[Block], path: str) -> str:
     """The first heading, or else the file's name as words."""
-    from pathlib import Path
-
     first = next((block.text for block in blocks if block.kind == "heading"), None)
     return first or Path(path).stem.replace("_", " ").replace("-", " ").strip().capitalize()

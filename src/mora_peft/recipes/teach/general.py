@@ -63,7 +63,8 @@ def general_rows(
         texts = [" ".join(text.split()) for text in load_texts(source)["text"]]
         pieces = [_cut(tokenizer, text, tokens) for text in texts[: 2 * count]]
         if len(pieces) < 2:
-            pieces = [text for text in (texts[0][: len(texts[0]) // 2], texts[0][len(texts[0]) // 2 :])]
+            half = len(texts[0]) // 2
+            pieces = [texts[0][:half], texts[0][half:]]
         rows = [{"prompt": _first(piece), "completion": piece[len(_first(piece)) :]} for piece in pieces[1::2]]
         return [row | {"kind": "general", "document": ""} for row in rows if row["completion"].strip()], pieces[::2]
     prompts = [chat_prompt(tokenizer, task) for task in _TASKS]

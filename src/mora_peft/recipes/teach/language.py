@@ -17,6 +17,11 @@ def language_of(text: str) -> str:
     return max(counts, key=counts.__getitem__) if any(counts.values()) else "en"
 
 
+def words(text: str) -> list[str]:
+    """The words of a text in lower case; of Chinese, characters."""
+    return re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+", text.lower())
+
+
 def sentences(text: str, language: str) -> list[str]:
     """The sentences of a paragraph, by the rules that Wikimedia's sentencex has for the language."""
     from sentencex import segment

@@ -3,7 +3,7 @@
 from mora_peft.errors import UserError
 from mora_peft.recipes.adapters import skeleton
 from mora_peft.recipes.models import resolve_dtype
-from mora_peft.recipes.serving.launch import available_memory
+from mora_peft.recipes.provenance import available_memory
 
 #: Beside the weights, training holds activations and what libraries take, about so many times the weights, and so much.
 _SHARE, _FIXED = 0.5, 1.0e9

@@ -1,6 +1,5 @@
 """The proof as one self-contained HTML page, made of proof.json and nothing else."""
 
-import os
 from datetime import UTC, datetime
 from functools import cache
 from html import escape
@@ -11,6 +10,7 @@ import jinja2
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from mora_peft.recipes.files import write_text
 from mora_peft.recipes.report_page.looks import FIXED, figure, look, percentages, scale, strokes
 from mora_peft.recipes.report_page.words import counted, figures, listed, percent, rate, times
 
@@ -45,13 +45,7 @@ def write_page(proof: dict[str, Any], output: Path) -> Path:
         created=datetime.now(UTC).strftime("%-d %B %Y"),
         plotly=get_plotlyjs(),
     )
-    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(html, encoding="utf-8")
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
-    return output
+    return write_text(output, html)
 
 
 def claim(proof: dict[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """The proof: how the base model and the taught one answer the same questions, and what general text became to them."""
 
-import re
 from collections import Counter, defaultdict
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,8 @@ from datasets import Dataset
 from mora_peft.recipes.decoding import greedy
 from mora_peft.recipes.measures.choice import choice
 from mora_peft.recipes.measures.texts import normalized
+
+from .language import words
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -45,7 +46,7 @@ def measured(
 
 def token_f1(answer: str, expected: str) -> float:
     """F1 over words, or characters of Chinese, as SQuAD has it: 1 for the same words, 0 for none in common."""
-    found, wanted = (Counter(_tokens(text)) for text in (answer, expected))
+    found, wanted = (Counter(words(normalized(text))) for text in (answer, expected))
     common = sum((found & wanted).values())
     return 2 * common / (sum(found.values()) + sum(wanted.values())) if common else 0.0
 
@@ -62,7 +63,3 @@ def by(rows: list[dict[str, Any]], scores: list[dict[str, Any]], field: str) -> 
     for row, score in zip(rows, scores, strict=True):
         groups[row[field]].append(score)
     return {name: means(group) | {"questions": len(group)} for name, group in sorted(groups.items())}
-
-
-def _tokens(text: str) -> list[str]:
-    return re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+", normalized(text))

@@ -1,7 +1,6 @@
 """Held-out questions: about facts that are taught, in wordings that are not; and about documents never taught."""
 
 import random
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mora_peft.recipes.data import read_rows
 
 from .facts import Fact, spans
+from .language import words
 from .rows import chat_prompt
 from .wordings import key, questioned, taught
 
@@ -99,8 +99,8 @@ def nearness(question: str, prompts: list[str]) -> float:
 
 
 def _grams(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+", text.lower())
-    return {tuple(words[start : start + 4]) for start in range(max(1, len(words) - 3))}
+    said = words(text)
+    return {tuple(said[start : start + 4]) for start in range(max(1, len(said) - 3))}
 
 
 def _sample(draw: random.Random, answers: list[str], count: int) -> list[str]:

@@ -13,9 +13,11 @@ from mora_peft.recipes import provenance
 from mora_peft.recipes.adapters import check_output, put_on, read_adapter
 from mora_peft.recipes.data import read_rows
 from mora_peft.recipes.files import write_json
+from mora_peft.recipes.libraries import quiet_libraries
 from mora_peft.recipes.methods import label
 from mora_peft.recipes.models import load_base, load_tokenizer, resolve_dtype
-from mora_peft.recipes.train import quiet_libraries, read_run, train
+from mora_peft.recipes.runs import read_run
+from mora_peft.recipes.train import train
 from mora_peft.tuner.files import CONFIG
 
 from .memory import check_memory

@@ -93,7 +93,8 @@ async def resolve_lora(self: OpenAIServingModels, lora_name: str) -> LoRARequest
             self.lora_requests[lora_name] = found
             logger.info("Loaded adapter %r from %r", lora_name, found.lora_path)
             return found
-        del self.lora_resolver_lock[lora_name]  # or else every name that anyone makes up would leave one behind
+        # Or else every name that anyone makes up would leave one behind; another that waited may have done it.
+        self.lora_resolver_lock.pop(lora_name, None)
         return refusal or create_error_response(
             message=f"LoRA adapter {lora_name} does not exist",
             err_type="NotFoundError",
