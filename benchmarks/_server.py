@@ -34,7 +34,9 @@ def make_adapters(root: Path, model: str, methods: dict[str, str]) -> None:
 
 
 @contextmanager
-def serving(model: str, root: Path, log: Path, *, slots: int = 4, kept: int = 8) -> Iterator[Server]:
+def serving(
+    model: str, root: Path, log: Path, *, slots: int = 4, kept: int = 8, stock: bool = False
+) -> Iterator[Server]:
     """A server of `model` in float32, so that answers do not hang on who shares a batch; `kept` adapters in memory."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is not left behind
     port = free_port()
@@ -42,8 +44,17 @@ def serving(model: str, root: Path, log: Path, *, slots: int = 4, kept: int = 8)
     vllm += ["--max-loras", str(slots), "--max-cpu-loras", str(kept), "--enforce-eager", "--no-enable-log-requests"]
     environment = os.environ | {"VLLM_API_KEY": KEY, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     command, environment = prepare(ServeConfig(model, str(root), True, vllm), environment, Machine.here())
-    with running(command, port, log, environment) as url:
+    with running(command, port, log, environment | (stock_settings(root) if stock else {})) as url:
         yield Server(url, KEY, timeout=120)
+
+
+def stock_settings(root: Path) -> dict[str, str]:
+    """The environment in which vLLM finds the adapters of a folder by itself, without this package."""
+    return {
+        "VLLM_PLUGINS": "lora_filesystem_resolver",
+        "VLLM_LORA_RESOLVER_CACHE_DIR": str(root),
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+    }
 
 
 async def call(session: "ClientSession", server: Server, path: str, body: dict[str, Any]) -> tuple[int, Any]:

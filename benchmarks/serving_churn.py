@@ -1,9 +1,10 @@
 """Adapters loaded and unloaded over and over while other requests run: does one fail, and does memory grow?
 
-`python benchmarks/serving_churn.py [--cycles N] [--minutes LIMIT] [--clients N] [--model MODEL]` writes
+`python benchmarks/serving_churn.py [--stock] [--cycles N] [--minutes LIMIT] [--clients N] [--model MODEL]` writes
 benchmarks/results/serving_churn.json. A cycle loads an adapter under a name of its own, checks its answer, unloads it,
 and checks that the name is gone; meanwhile clients ask the base model and other adapters without a pause. Every status
-other than the one that is right counts as a failure. Memory is that of all of the server's processes.
+other than the one that is right counts as a failure. Memory is that of all of the server's processes. With `--stock`
+all adapters are LoRAs, vLLM serves them without this package, and the results are in serving_churn_stock.json.
 """
 
 import argparse
@@ -25,16 +26,17 @@ CHURNED = {f"{method}-{number}": method for number in range(2) for method in ("r
 TOKENS = 4
 
 
-def main(model: str, cycles: int, minutes: float, clients: int) -> None:
+def main(model: str, cycles: int, minutes: float, clients: int, stock: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "served"
-        make_adapters(root, model, STAYING | CHURNED)
-        with serving(model, root, Path(folder) / "log") as server:
-            results = asyncio.run(churn(server, cycles, minutes * 60, clients))
-    _common.save("serving_churn", {"model": model, "clients": clients, **results})
+        methods = STAYING | CHURNED
+        make_adapters(root, model, dict.fromkeys(methods, "lora") if stock else methods)
+        with serving(model, root, Path(folder) / "log", stock=stock) as server:
+            results = asyncio.run(churn(server, root, cycles, minutes * 60, clients))
+    _common.save("serving_churn" + "_stock" * stock, {"model": model, "clients": clients, **results})
 
 
-async def churn(server: Server, cycles: int, limit: float, clients: int) -> dict:
+async def churn(server: Server, root: Path, cycles: int, limit: float, clients: int) -> dict:
     """`cycles` cycles, or as many as `limit` seconds have room for, and what came of them."""
     failures: Counter[str] = Counter()
     asked, memory, end = Counter(), Memory(), time.monotonic() + limit
@@ -59,7 +61,8 @@ async def churn(server: Server, cycles: int, limit: float, clients: int) -> dict
         for done in range(1, cycles + 1):
             source = list(CHURNED)[done % len(CHURNED)]
             name = f"churn-{done}"
-            status, _ = await call(session, server, "load_lora_adapter", {"lora_name": name, "lora_path": source})
+            place = {"lora_name": name, "lora_path": str(root / source)}
+            status, _ = await call(session, server, "load_lora_adapter", place)
             await expect("load", status, status == 200)
             answer = await ask(session, server, name, PROMPTS[0], TOKENS)
             await expect("answer", answer[0], answer == expected[source])
@@ -92,4 +95,5 @@ if __name__ == "__main__":
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--clients", type=int, default=2)
+    parser.add_argument("--stock", action="store_true")
     main(**vars(parser.parse_args()))

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import _common  # first: sets the number of threads
 from _adapters import MODEL, make
-from _server import resident
+from _server import resident, stock_settings
 
 from mora_peft.recipes.serving.bench import summary
 from mora_peft.recipes.serving.launch import Machine, ServeConfig, prepare
@@ -82,11 +82,7 @@ def with_server(part: str, adapters: Path, many: int, repeats: int, seconds: flo
     vllm += ["--max-cpu-loras", str(max(many, BATCH)), "--no-enable-log-requests", "--enforce-eager"]
     command, environment = prepare(ServeConfig(MODEL, str(adapters), vllm=vllm), os.environ, Machine.here())
     if stock:
-        environment |= {
-            "VLLM_PLUGINS": "lora_filesystem_resolver",
-            "VLLM_LORA_RESOLVER_CACHE_DIR": str(adapters),
-            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-        }
+        environment |= stock_settings(adapters)
     environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     runs = []
     with running(command, port, adapters.parent / f"{part}.log", environment) as url:

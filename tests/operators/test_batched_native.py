@@ -11,16 +11,16 @@ from test_batched_paths import Layer, add_native
 
 from mora_peft.operators.batched import Slots, Step, add_adapters_, native
 
-needs_compiler = pytest.mark.skipif(not native.available(torch.float32), reason="there is no C compiler")
+needs_compiler = pytest.mark.skipif(not native.kernel_for(torch.float32), reason="there is no C compiler")
 
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """An empty cache, and nothing loaded; returns the cache's folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native._kernel.cache_clear()
+    native.kernel_for.cache_clear()
     yield tmp_path / "mora_peft"
-    native._kernel.cache_clear()
+    native.kernel_for.cache_clear()
 
 
 def a_call_works(dtype: torch.dtype = torch.float32) -> bool:
@@ -29,7 +29,7 @@ def a_call_works(dtype: torch.dtype = torch.float32) -> bool:
     slots.put_mora(0, Row("sharing").make(4, 4, 2), torch.eye(2))
     add_adapters_(y, torch.ones(1, 4, dtype=dtype), slots, Step(torch.tensor([0])))
     assert torch.equal(y, torch.full((1, 4), 2.0, dtype=dtype))
-    return slots.for_native.kernel is not None
+    return slots.kernel is not None
 
 
 @needs_compiler
@@ -37,7 +37,7 @@ def test_it_is_compiled_once(fresh):
     assert a_call_works()
     (library,) = fresh.iterdir()
     made = library.stat().st_mtime_ns
-    native._kernel.cache_clear()
+    native.kernel_for.cache_clear()
     assert a_call_works()
     assert [(file, file.stat().st_mtime_ns) for file in fresh.iterdir()] == [(library, made)]
 
@@ -72,12 +72,12 @@ def test_other_processors(machine, row, monkeypatch):
     if machine == "x86-64-v3" and "avx2" not in native._processor():
         pytest.skip("this machine cannot run it")
     monkeypatch.setattr(native, "FLAGS", tuple(flag.replace("native", machine) for flag in native.FLAGS))
-    native._kernel.cache_clear()
+    native.kernel_for.cache_clear()
     layer = Layer(70, 40, 20, 2, torch.bfloat16)
     layer.put(0, row, 20)
     layer.put(1, row, 9)
     layer.check(add_native, [0] * 7 + [1, -1, 0, 1, 1])
-    native._kernel.cache_clear()
+    native.kernel_for.cache_clear()
 
 
 @needs_compiler

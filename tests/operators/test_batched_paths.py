@@ -26,7 +26,7 @@ PATHS = {"plain": plain.add_, "native": add_native}
 
 @pytest.fixture(params=PATHS)
 def add(request):
-    if request.param == "native" and not native.available(torch.float32):
+    if request.param == "native" and not native.kernel_for(torch.float32):
         pytest.skip("there is no C compiler")
     return PATHS[request.param]
 
@@ -102,7 +102,7 @@ def test_any_mixture(data):
             layer.put(index, row, data.draw(st.integers(1, largest - 1)))
     tokens = data.draw(st.lists(st.integers(-1, count - 1), max_size=40), label="tokens")
     padding = data.draw(st.integers(0, 3))
-    for add in PATHS.values() if native.available(torch.float32) else [plain.add_]:
+    for add in PATHS.values() if native.kernel_for(torch.float32) else [plain.add_]:
         layer.check(add, tokens, padding)
 
 
@@ -123,7 +123,7 @@ def test_parts_of_a_layer_are_the_layer(row, part, data):
     size = st.integers(2, 30)
     k, d, side = data.draw(size), data.draw(size), data.draw(st.integers(1, 40))
     cut = data.draw(st.integers(1, (k if part == "inputs" else d) - 1))
-    for add in PATHS.values() if native.available(torch.float32) else [plain.add_]:
+    for add in PATHS.values() if native.kernel_for(torch.float32) else [plain.add_]:
         for piece in (range(cut), range(cut, k if part == "inputs" else d)):
             layer = Layer(k, d, side + 1, 1, **{part: piece})
             layer.put(0, row, side)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -31,7 +32,7 @@ class Operator(ABC):
             raise ValueError(f"`r_hat`, the side of M, must be a whole number of 1 or more, but is {r_hat!r}.")
         self.k, self.d, self.r_hat = k, d, r_hat
 
-    @property
+    @cached_property
     def _identity(self) -> tuple:
         return type(self), self.k, self.d, self.r_hat, getattr(self, "layout", None), getattr(self, "fold", None)
 

@@ -7,92 +7,14 @@
  * first caches. Loads may run over the end of a row by less than a vector: slots and scratch have room for that.
  */
 #include <stdlib.h>
-#include <string.h>
 
-#include "vectors.h"
+#include "products.h"
 
 /* Tokens, and rows of tokens, that are computed together: as many as stay in the first cache. */
 enum { TOKENS = 16, COLUMNS = 64 };
 
-/* The next slot's numbers: asked for little by little while this one's are computed, so that neither waits. */
-struct ahead {
-    const char *at, *end;
-};
-
-static inline void ask(struct ahead *ahead, int lines) {
-    for (int l = 0; l < lines; l++) __builtin_prefetch(ahead->at + 64 * l, 0, 2);
-    if (ahead->at < ahead->end) ahead->at += 64 * lines;
-}
-
-/* For each of `columns` columns of s and `rows` rows of m, `length` apart, a vector that is still to be summed:
- * v[c · rows + r]. Rows after `last` count as `last`. */
-static inline __attribute__((always_inline)) void dots(vec *v, const int rows, const int columns, const num *m,
-                                                       long length, long last, const factor *s, long s_width,
-                                                       part lanes) {
-    const num *row[4];
-    vec sum[W] = {{0}};
-    long j = 0;
-    UNROLLED for (int r = 0; r < rows; r++) row[r] = m + least(r, last) * length;
-    for (; j + STEP <= length; j += STEP)
-        UNROLLED for (int r = 0; r < rows; r++) {
-            part p = row_part(row[r] + j);
-            UNROLLED for (int c = 0; c < columns; c++)
-                sum[c * rows + r] = add_dot(sum[c * rows + r], p, s + c * s_width + j);
-        }
-    if (j < length)
-        UNROLLED for (int r = 0; r < rows; r++) {
-            part p = keep(row_part(row[r] + j), lanes);
-            UNROLLED for (int c = 0; c < columns; c++)
-                sum[c * rows + r] = add_dot(sum[c * rows + r], p, s + c * s_width + j);
-        }
-    UNROLLED for (int n = 0; n < rows * columns; n++) v[n] = sum[n];
-}
-
-/* z[0 : W] of one column: two rows at a time, so that m is read nearly as it lies in memory. */
-static __attribute__((noinline)) void tall(float *z, const num *m, long length, long last, const factor *s, part lanes,
-                                           struct ahead *ahead, int lines) {
-    vec v[W];
-    if (last >= W - 1)
-        UNROLLED for (int r = 0; r < W; r += 2) {
-            ask(ahead, lines);
-            dots(v + r, 2, 1, m + r * length, length, 1, s, 0, lanes);
-        }
-    else {
-        memset(v, 0, sizeof v);
-        for (int r = 0; r <= last; r += 2) {
-            ask(ahead, lines);
-            dots(v + r, 2, 1, m + r * length, length, last - r, s, 0, lanes);
-        }
-    }
-    store(z, sums(v));
-}
-
-/* z[0 : 4] of W / 4 columns. */
-static __attribute__((noinline)) void wide(float *z, long z_width, const num *m, long length, long last,
-                                           const factor *s, long s_width, part lanes) {
-    vec v[W];
-    float out[W];
-    dots(v, 4, W / 4, m, length, last, s, s_width, lanes);
-    store(out, sums(v));
-    for (int c = 0; c < W / 4; c++) memcpy(z + c * z_width, out + 4 * c, 4 * sizeof(float));
-}
-
-/* z[c][i] = Σ_j m[i][j] s[c][j] for i from `from` to `to`: m comes from memory once, W rows at a time. */
-static void product(float *z, long z_width, const num *m, long length, long from, long to, const factor *s,
-                    long s_width, long columns, struct ahead *ahead) {
-    part lanes = first(length % STEP);
-    int lines = 2 * (ahead->end - ahead->at) / 64 / (to - from) + 1; /* for every two rows */
-    for (long i = from; i < to; i += W) {
-        long c = 0;
-        for (; c + W / 4 <= columns && columns > 1; c += W / 4)
-            for (long r = i; r < least(i + W, to); r += 4) {
-                if (!c) ask(ahead, 2 * lines);
-                wide(z + c * z_width + r, z_width, m + r * length, length, to - 1 - r, s + c * s_width, s_width, lanes);
-            }
-        for (; c < columns; c++)
-            tall(z + c * z_width + i, m + i * length, length, to - 1 - i, s + c * s_width, lanes, ahead, lines);
-    }
-}
+/* For Python, which unpacks what `pack` packed. */
+const int pair = PAIR;
 
 /* n numbers, or up to a vector more: each copy is written over by the next. */
 static inline void copy(float *to, const float *from, long n) {
@@ -318,7 +240,7 @@ static int add_mora(const struct slots *a, const struct geometry *g, const num *
                     factors_of(t.factors + (n * rows + t.column[row]) * s_width, t.s, side);
                 }
         }
-        product(t.z, z_width, m, side, from, to, t.factors, s_width, count * rows, ahead);
+        packed_product(t.z, z_width, m, side, from, to, t.factors, s_width, count * rows, ahead);
         for (long n = 0; n < count; n++) {
             long period = spread(t.spread, t.z + n * rows * z_width, z_width, t.column, g, start, stop, a->d);
             add_all(y + order[n] * y_width, t.spread, stop - start, period, ahead);
@@ -339,9 +261,13 @@ static int add_lora(const struct slots *a, long rank, const num *m, const int64_
             widen_all(t.x, x + order[n] * x_width, k, ahead);
             factors_of(t.factors + n * s_width, t.x, k);
         }
-        product(t.z, z_width, m, k, 0, rank, t.factors, s_width, count, ahead);
+        struct ahead half = {ahead->at, ahead->at + (ahead->end - ahead->at) / 2};
+        product(t.z, z_width, m, k, rank, t.factors, s_width, count, &half);
+        ahead->at = half.at;
+        int lines = parts((ahead->end - ahead->at) / 64, parts(d, W) * count);
         for (long n = 0; n < count; n++) {
             for (long i = 0; i < d; i += W) {
+                ask(ahead, lines);
                 vec sum = {0};
                 for (long j = 0; j < rank; j++) sum += t.z[n * z_width + j] * widen(B + j * d + i);
                 store(t.spread + i, sum);
@@ -356,7 +282,7 @@ static struct ahead next_slot(const struct slots *a, long slot) {
     if (slot >= a->count) return (struct ahead){(const char *)a->buffer, (const char *)a->buffer};
     const struct geometry *g = (const struct geometry *)a->table + slot;
     const num *m = a->buffer + slot * a->capacity;
-    long size = g->side * (g->kind == LORA ? a->inputs + a->outputs : g->side);
+    long size = g->side * (g->kind == LORA ? a->inputs + a->outputs : up(g->side, PAIR));
     return (struct ahead){(const char *)m, (const char *)(m + size)};
 }
 

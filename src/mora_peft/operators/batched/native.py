@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Set to 0, it leaves the work to the plain path.
 SWITCH = "MORA_NATIVE"
-SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "vectors.h")]
+SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "products.h", "vectors.h")]
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-w")
 #: NUM of native.c.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -46,11 +46,18 @@ class _Step(ctypes.Structure):
     _fields_ = (("runs_count", ctypes.c_int64), ("runs", ctypes.c_void_p), ("order", ctypes.c_void_p))
 
 
+class Kernel(NamedTuple):
+    """native.c for one dtype, and the numbers of a row that M, packed, has side by side."""
+
+    add_adapters: Any
+    pack: Any
+    pair: int
+
+
 class Layer:
-    """The kernel and its description of one `Slots`, made once: all that it points to stays where it is."""
+    """One `Slots` as the kernel reads it, made once: all that it points to stays where it is."""
 
     def __init__(self, slots: Slots) -> None:
-        self.kernel = _kernel(slots.buffer.dtype) if slots.buffer.device.type == "cpu" else None
         self._struct = _Slots(
             *(slots.k, slots.d, slots.inputs.start, len(slots.inputs), slots.outputs.start, len(slots.outputs)),
             *(slots.count, slots.capacity, slots.buffer.data_ptr(), slots.table.data_ptr(), slots.turns.data_ptr()),
@@ -70,30 +77,27 @@ class Arrangement:
 def add_(y: Tensor, x: Tensor, slots: Slots, step: Step) -> bool:
     """`add_adapters_` by the kernel. False, with y untouched, where it cannot do it: there is no compiler, or numbers
     are of several dtypes or do not lie side by side in each row."""
-    layer, dtype = slots.for_native, slots.buffer.dtype
-    if layer.kernel is None or x.dtype is not dtype or y.dtype is not dtype:
+    kernel, dtype = slots.kernel, slots.buffer.dtype
+    if kernel is None or x.dtype is not dtype or y.dtype is not dtype:
         return False
     x_width, x_step = x.stride()
     y_width, y_step = y.stride()
     if x_step != 1 or y_step != 1:
         return False
-    if not layer.kernel(layer.address, step.for_native.address, y.data_ptr(), y_width, x.data_ptr(), x_width):
+    layer, arranged = slots.for_native.address, step.for_native.address
+    if not kernel.add_adapters(layer, arranged, y.data_ptr(), y_width, x.data_ptr(), x_width):
         raise MemoryError("There is no memory for the adapters' scratch.")
     return True
 
 
-def available(dtype: torch.dtype) -> bool:
-    """Whether this machine has the kernel for `dtype`; it is compiled if it was not yet."""
-    return _kernel(dtype) is not None
-
-
 @cache
-def _kernel(dtype: torch.dtype):
-    """`add_adapters` of native.c for a dtype; None where it is switched off, or cannot be had, which is logged once."""
+def kernel_for(dtype: torch.dtype) -> Kernel | None:
+    """The kernel for a dtype, compiled if it was not yet; None where it is switched off, or cannot be had, which is
+    logged once."""
     if os.environ.get(SWITCH) == "0" or dtype not in DTYPES:
         return None
     try:
-        function = ctypes.CDLL(str(_library(DTYPES[dtype]))).add_adapters
+        library = ctypes.CDLL(str(_library(DTYPES[dtype])))
     except (OSError, subprocess.SubprocessError) as error:
         logging.getLogger(__name__).warning(
             "The CPU kernel for adapters could not be compiled, so a slower path is used: %s",
@@ -101,8 +105,9 @@ def _kernel(dtype: torch.dtype):
         )
         return None
     number, address = ctypes.c_int64, ctypes.c_void_p
-    function.argtypes, function.restype = [address, address, address, number, address, number], ctypes.c_int
-    return function
+    library.add_adapters.argtypes = [address, address, address, number, address, number]
+    library.pack.argtypes, library.pack.restype = [address, address, number], None
+    return Kernel(library.add_adapters, library.pack, ctypes.c_int.in_dll(library, "pair").value)
 
 
 def _library(num: int) -> Path:

@@ -23,7 +23,7 @@ class Slots:
     Adapters of different operators, sides and ranks may lie in one `Slots`.
 
     A slot's numbers, from its start and without gaps:
-        MoRA   M (r̂, r̂), row by row.
+        MoRA   M (r̂, r̂), row by row; or as `native.c` packs it, where there is that kernel.
         LoRA   A (r, len(inputs)) row by row, then B transposed (r, len(outputs)) row by row.
 
     Args:
@@ -56,10 +56,13 @@ class Slots:
         self.outputs = _part("outputs", outputs, d)
         #: The columns of x and y.
         self.widths = len(self.inputs), len(self.outputs)
+        #: The kernel for CPUs, if it can be had.
+        self.kernel = native.kernel_for(dtype) if torch.device(device).type == "cpu" else None
         #: Numbers that an adapter may have.
-        self.room = max(max_rank * (k + d), r_hat_for(k, d, max_rank, cap=False) ** 2)
+        self.room = max(max_rank * (k + d), self._size(r_hat_for(k, d, max_rank, cap=False)))
         #: (count, capacity) numbers of all slots.
         self.buffer = _zeros(count, -(-self.room // 32) * 32, dtype, device)
+        self._rows = self.buffer.unbind()
         #: (count, FIELDS) int32: the kind of each slot (`MORA`, `LORA`, 0 if empty), then its `Geometry`.
         self.table = torch.zeros(count, FIELDS, dtype=torch.int32, device=device)
         #: (count,) int64: addresses of the slots' `geometry.turns` on a CPU, 0 where nothing is rotated.
@@ -95,7 +98,11 @@ class Slots:
             )
         if M.shape != (side, side):
             raise ValueError(f"M must have the shape ({side}, {side}), but has {tuple(M.shape)}.")
-        self._fill(index, [M])
+        if self.kernel:
+            M = M.to(self.buffer.dtype).contiguous()
+            self.kernel.pack(self._place(index, self._size(side)).data_ptr(), M.data_ptr(), side)
+        else:
+            self._place(index, side * side).view(side, side).copy_(M.detach())
         if self.contents[index] != operator:  # adapters of a server are mostly of one kind
             self._describe(index, MORA, operator.geometry)
             self.contents[index] = operator
@@ -112,9 +119,9 @@ class Slots:
                 f"A and B must have the shapes (r, {self.k}) and ({self.d}, r), "
                 f"but have {tuple(A.shape)} and {tuple(B.shape)}."
             )
-        A = A[:, self.inputs.start : self.inputs.stop]
-        B = B[self.outputs.start : self.outputs.stop]
-        self._fill(index, [A, B.T])
+        room_of_A, room_of_B = self._factors(index, rank)
+        room_of_A.copy_(A.detach()[:, self.inputs.start : self.inputs.stop])
+        room_of_B.copy_(B.detach()[self.outputs.start : self.outputs.stop].T)
         if self.contents[index] != rank:
             self._describe(index, LORA, Geometry(rank, 0, 0, 0, 0))
             self.contents[index] = rank
@@ -126,28 +133,37 @@ class Slots:
         self.contents[index] = None
 
     def matrices(self, indices: slice | list[int]) -> Tensor:
-        """M (n, r̂, r̂) of slots that hold MoRAs of one side: a view for a slice, a copy for a list."""
+        """M (n, r̂, r̂) of slots that hold MoRAs of one side: a view for a slice if M is not packed, else a copy."""
         side = self.contents[indices.start if isinstance(indices, slice) else indices[0]].r_hat
-        return self.buffer[indices, : side * side].unflatten(1, (side, side))
+        numbers = self.buffer[indices, : self._size(side)]
+        if self.kernel is None:
+            return numbers.unflatten(1, (side, side))
+        columns = numbers.unflatten(1, (-1, side, self.kernel.pair)).transpose(2, 3).flatten(1, 2)
+        return columns[:, :side].mT
 
     def factors(self, index: int) -> tuple[Tensor, Tensor]:
         """A (r, len(inputs)) and Bᵀ (r, len(outputs)) of a slot that holds a LoRA, as views."""
-        rank, k, d = self.contents[index], len(self.inputs), len(self.outputs)
-        A, B = self.buffer[index, : rank * (k + d)].split([rank * k, rank * d])
+        return self._factors(index, self.contents[index])
+
+    def _factors(self, index: int, rank: int) -> tuple[Tensor, Tensor]:
+        k, d = self.widths
+        A, B = self._place(index, rank * (k + d)).split([rank * k, rank * d])
         return A.view(rank, k), B.view(rank, d)
 
-    def _fill(self, index: int, parts: list[Tensor]) -> None:
+    def _size(self, side: int) -> int:
+        """Numbers that M (side, side) takes in a slot."""
+        pair = self.kernel.pair if self.kernel else 1
+        return -(-side // pair) * pair * side
+
+    def _place(self, index: int, size: int) -> Tensor:
+        """The first `size` numbers of slot `index`."""
         self._check(index)
-        size = sum(part.numel() for part in parts)
         if size > self.room:
             raise ValueError(
                 f"An adapter of {size} numbers does not fit into a slot of {self.room}, made for r={self.max_rank} "
                 f"on a layer {self.k} → {self.d}: use a larger max_rank."
             )
-        start = 0
-        for part in parts:
-            self.buffer[index, start : start + part.numel()].view(part.shape).copy_(part.detach())
-            start += part.numel()
+        return self._rows[index][:size]
 
     def _describe(self, index: int, kind: int, geometry: Geometry) -> None:
         table = turns(geometry.blocks, geometry.side) if geometry.rotated and self.buffer.is_cpu else None

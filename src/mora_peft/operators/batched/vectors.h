@@ -76,6 +76,14 @@ static inline vec add_dot(vec sum, part m, const factor *s) {
     return (vec)_mm512_dpbf16_ps((__m512)sum, m, *(const part_in_memory *)s);
 }
 static inline void factors(factor *s, vec v) { narrow(s, v); }
+
+/* A step of W sums side by side: PAIR numbers of each of W rows of M, with the PAIR factors that are the same for all. */
+#define PAIR 2
+static inline vec add_pair(vec sum, const num *m, const factor *s) {
+    int32_t both;
+    __builtin_memcpy(&both, s, sizeof both);
+    return (vec)_mm512_dpbf16_ps((__m512)sum, row_part(m), (__m512bh)_mm512_set1_epi32(both));
+}
 #else
 #define STEP W
 typedef float factor;
@@ -89,6 +97,8 @@ static inline part row_part(const num *m) { return (part)widen(m); }
 static inline part keep(part m, part lanes) { return m & lanes; }
 static inline vec add_dot(vec sum, part m, const factor *s) { return sum + (vec)m * load(s); }
 static inline void factors(factor *s, vec v) { store(s, v); }
+#define PAIR 1
+static inline vec add_pair(vec sum, const num *m, const factor *s) { return sum + widen(m) * *s; }
 #endif
 
 #if W == 16
@@ -121,3 +131,6 @@ static inline vec sums(vec *v) {
 
 static inline long up(long n, long to) { return (n + to - 1) / to * to; }
 static inline long least(long a, long b) { return a < b ? a : b; }
+/* How many parts of `most` cover n, and the size of as many equal ones. */
+static inline long parts(long n, long most) { return (n + most - 1) / most; }
+static inline long part_of(long n, long most) { return parts(n, parts(n, most)); }

@@ -22,7 +22,7 @@ from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVPar
 from vllm.utils.torch_utils import LayerNameType, _encode_layer_name, _resolve_layer_name, direct_register_custom_op
 
 from mora_peft.operators import Operator
-from mora_peft.operators.batched import Slots, add_adapters_, native
+from mora_peft.operators.batched import Slots, add_adapters_
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,6 @@ class WithSlots:
             self.lora_a_stacked = tuple(torch.empty(1, 1, rank, k, dtype=dtype, device="meta") for k, _ in self.shapes)
             self.lora_b_stacked = tuple(torch.empty(1, 1, d, rank, dtype=dtype, device="meta") for _, d in self.shapes)
             self.output_slices = tuple(self.widths)
-            native.available(dtype)  # compiles the kernel now, rather than while the first request waits
         else:
             super().create_lora_weights(max_loras, lora_config, model_config)
 
