@@ -7,6 +7,7 @@ SmolLM2-135M (210 layers, so that no cache holds the adapters). Prefill is 512 t
 """
 
 import argparse
+import os
 import statistics
 
 import torch
@@ -24,6 +25,17 @@ OPERATORS = {
     "rotation-fold": {"name": "rotation", "fold": True},
     "lora": {},
 }
+ADD = {"native": native.add_, "plain": plain.add_}
+
+
+def layers(operator: str, sizes: list[tuple[int, int]], count: int, r: int, dtype: torch.dtype) -> dict:
+    """For each path, its layers: the kernel's slots are packed, the plain path's are not."""
+    made = {}
+    for path, switch in (("native", "1"), ("plain", "0")):
+        os.environ[native.SWITCH] = switch
+        native.kernel_for.cache_clear()
+        made[path] = [layer(operator, k, d, count, r, dtype) for k, d in sizes]
+    return made
 
 
 def layer(operator: str, k: int, d: int, count: int, r: int, dtype: torch.dtype) -> Slots:
@@ -39,24 +51,24 @@ def layer(operator: str, k: int, d: int, count: int, r: int, dtype: torch.dtype)
     return slots
 
 
-def decode(operator: str, layers: int, tokens: int, r: int, dtype: torch.dtype, repeats: int) -> dict:
-    model = [layer(operator, k, d, tokens, r, dtype) for k, d in LINEARS * layers]
+def decode(operator: str, depth: int, tokens: int, r: int, dtype: torch.dtype, repeats: int) -> dict:
+    models = layers(operator, LINEARS * depth, tokens, r, dtype)
     xs = {k: torch.randn(tokens, k, dtype=dtype) for k, _ in LINEARS}
     ys = {d: torch.randn(tokens, d, dtype=dtype) for _, d in LINEARS}
     step = Step(torch.arange(tokens).flip(0))
     everything = torch.randn(2**26)  # 256 MiB: what reading costs at best
 
-    def run(add):
-        return lambda: [add(ys[slots.d], xs[slots.k], slots, step) for slots in model]
+    def run(path):
+        return lambda: [ADD[path](ys[slots.d], xs[slots.k], slots, step) for slots in models[path]]
 
-    paths = {"native": run(native.add_), "plain": run(plain.add_), "read": everything.sum}
+    paths = {path: run(path) for path in ADD} | {"read": everything.sum}
     seconds = {name: statistics.median(times) for name, times in interleaved(paths, repeats).items()}
     bytes_read = sum(
         slots.buffer.element_size()
         * tokens
         * (content if isinstance(content, int) else content.r_hat**2)
         * ((slots.k + slots.d) if isinstance(content, int) else 1)
-        for slots in model
+        for slots in models["native"]
         for content in slots.contents[:1]
     )
     limit = everything.nbytes / seconds.pop("read")
@@ -66,7 +78,7 @@ def decode(operator: str, layers: int, tokens: int, r: int, dtype: torch.dtype, 
         **{
             path: {
                 "ms_a_step": round(time * 1e3, 2),
-                "us_a_layer": round(time * 1e6 / len(model), 1),
+                "us_a_layer": round(time * 1e6 / len(models[path]), 1),
                 "gb_s": round(bytes_read / time / 1e9, 1),
                 "share_of_limit": round(bytes_read / time / limit, 2),
             }
@@ -78,15 +90,14 @@ def decode(operator: str, layers: int, tokens: int, r: int, dtype: torch.dtype, 
 def prefill(operator: str, tokens: int, r: int, dtype: torch.dtype, repeats: int) -> dict:
     results = {}
     for k, d in dict.fromkeys(LINEARS):
-        slots = layer(operator, k, d, 1, r, dtype)
+        made = layers(operator, [(k, d)], 1, r, dtype)
         x, y, step = torch.randn(tokens, k, dtype=dtype), torch.randn(tokens, d, dtype=dtype), Step(torch.zeros(tokens))
         W = torch.randn(d, k, dtype=dtype)
         cases = {
-            "native": lambda x=x, y=y, slots=slots, step=step: native.add_(y, x, slots, step),
-            "plain": lambda x=x, y=y, slots=slots, step=step: plain.add_(y, x, slots, step),
-            "base": lambda x=x, W=W: x @ W.T,
-        }
-        rows = 1 if operator == "lora" else slots.contents[0].geometry.rows
+            path: lambda add=add, x=x, y=y, slots=made[path][0], step=step: add(y, x, slots, step)
+            for path, add in ADD.items()
+        } | {"base": lambda x=x, W=W: x @ W.T}
+        rows = 1 if operator == "lora" else made["native"][0].contents[0].geometry.rows
         products = rows * r_hat_for(k, d, r) ** 2 * tokens
         seconds = {name: statistics.median(times) for name, times in interleaved(cases, repeats).items()}
         results[f"{k} → {d}"] = {

@@ -99,7 +99,7 @@ class Slots:
         if M.shape != (side, side):
             raise ValueError(f"M must have the shape ({side}, {side}), but has {tuple(M.shape)}.")
         if self.kernel:
-            M = M.to(self.buffer.dtype).contiguous()
+            M = M.to(self.buffer).contiguous()
             self.kernel.pack(self._place(index, self._size(side)).data_ptr(), M.data_ptr(), side)
         else:
             self._place(index, side * side).view(side, side).copy_(M.detach())
