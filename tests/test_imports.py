@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "operators": {"operators"},
     "tuner": {"tuner", "operators", "errors"},
     "serving": {"serving", "tuner", "operators", "errors"},
+    "integrations": {"integrations", "tuner", "errors"},
     "recipes": {"recipes", "serving", "tuner", "operators", "errors"},
     "cli": {"cli", "recipes", "errors"},
     "errors": set(),

@@ -101,6 +101,23 @@ def test_adding_in_place_leaves_the_rest_of_the_storage_alone(row):
 
 
 @every_operator
+@given(data=st.data())
+def test_what_it_touches_is_what_adding_changes(row, data):
+    operator, M = data.draw(cases(row))
+    W = normal(operator.d, operator.k, seed=5)
+    before = W.clone()
+    kept = [part.clone() for part in operator.touched(W)]
+    operator.add_delta_(W, M)
+    touched = torch.zeros_like(W)
+    for part in operator.touched(touched):
+        part.fill_(1)
+    assert torch.equal(touched.bool(), operator.delta_weight(torch.ones_like(M) + M.abs()) != 0)
+    for part, values in zip(operator.touched(W), kept, strict=True):
+        part.copy_(values)
+    assert torch.equal(W, before)
+
+
+@every_operator
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @given(data=st.data())
 def test_a_half_precision_weight_is_rounded_once(row, dtype, data):

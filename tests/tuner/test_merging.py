@@ -1,8 +1,12 @@
 """Merged weights compute what the adapter computed, come back when unmerged, and adapters can be added up."""
 
+from copy import copy
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, adapted, add, base_weights, logits, mora_layers, same
+from peft import get_peft_model
+from tiny_models import ARCHITECTURES, adapted, add, base_weights, logits, mora_config, mora_layers, same
 from torch.testing import assert_close
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -28,9 +32,50 @@ def test_merging_keeps_the_output_and_unmerging_restores_the_weights(name, optio
     for key, layer in mora_layers(model).items():
         assert_close(base_weights(model)[key] - before[key], layer.get_delta_weight("default"), rtol=1e-4, atol=1e-6)
     model.unmerge_adapter()
-    for key, weight in base_weights(model).items():
-        assert_close(weight, before[key], rtol=1e-5, atol=1e-6)
+    assert same(base_weights(model), before)
     assert_close(logits(model, name), expected, **CLOSE)
+
+
+@every_architecture
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_hundred_merges_change_no_bit_of_the_base(name, dtype):
+    """As often as an online trainer sends merged weights to its generator; adding and subtracting would drift."""
+    model = adapted(name, dtype, task_type=None)
+    add(model, "other", name, operator="sharing", task_type=None)
+    before = {key: value.clone() for key, value in model.state_dict().items() if "mora_M" not in key}
+    model.base_model.set_adapter(["default", "other"])
+    for _ in range(100 if name == "llama" else 3):
+        model.merge_adapter()
+        model.unmerge_adapter()
+    after = model.state_dict()
+    assert same({key: after[key] for key in before}, before)
+
+
+@pytest.mark.parametrize("targets", [["embed_tokens", "lm_head"], ["lm_head", "q_proj"]], ids=str)
+@pytest.mark.parametrize("ensure_weight_tying", [False, True])
+def test_one_weight_in_two_layers_comes_back(targets, ensure_weight_tying):
+    config = copy(ARCHITECTURES["llama"].config)
+    config.tie_word_embeddings = True
+    base = replace(ARCHITECTURES["llama"], config=config).build()
+    assert base.lm_head.weight is base.model.embed_tokens.weight
+    options = {"target_modules": targets, "ensure_weight_tying": ensure_weight_tying}
+    model = get_peft_model(base, mora_config("llama", **options)).eval()
+    before = base_weights(model)
+    model.merge_adapter()
+    assert not same(base_weights(model), before)
+    model.unmerge_adapter()
+    assert same(base_weights(model), before)
+
+
+def test_a_change_of_the_adapter_while_it_is_merged_does_not_reach_the_base():
+    model = adapted("llama")
+    before = base_weights(model)
+    model.merge_adapter()
+    for layer in mora_layers(model).values():
+        layer.mora_M["default"].data.mul_(2)
+        layer.set_scale("default", 3.0)
+    model.unmerge_adapter()
+    assert same(base_weights(model), before)
 
 
 @every_architecture

@@ -75,6 +75,10 @@ class Operator(ABC):
         is added, as PEFT does for LoRA; for less rounding, merge into a W of M's dtype and round that.
         """
 
+    @abstractmethod
+    def touched(self, W: Tensor) -> list[Tensor]:
+        """The entries of W that `add_delta_` writes, as views: kept before and copied back, they undo it exactly."""
+
     def delta_weight(self, M: Tensor) -> Tensor:
         """ΔW of shape (d, k) in M's dtype; differentiable in M."""
         return self.add_delta_(M.new_zeros(self.d, self.k), M)

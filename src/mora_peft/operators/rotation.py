@@ -1,5 +1,6 @@
 """Rotation and decoupling: x is cut into rows of r̂ and M works on every row (Jiang et al. 2024, section 3.2)."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -90,17 +91,26 @@ class Decoupling(Operator):
         return self._blocks_first(flat.unflatten(-1, (self.rows, self.r_hat)))
 
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
-        blocks, r_hat = self._rotated(M * sign).to(W.dtype), self.r_hat
-        if self.fold:  # a band of rows blocks starts at every rows-th block of inputs
-            for first in range(0, self.blocks, self.rows):
-                self._add_band_(W, blocks[first : first + self.rows], first * r_hat)
-        else:  # a band of all blocks starts at every tile of outputs
-            for start in range(0, self.d, self.blocks * r_hat):
-                self._add_band_(W[start:], blocks, 0)
+        for target, values in self._pieces(W, self._rotated(M * sign).to(W.dtype)):
+            target.add_(values)
         return W
 
-    def _add_band_(self, W: Tensor, blocks: Tensor, column: int) -> None:
-        """Add blocks (b, r̂, r̂) down the diagonal of W that starts at row 0 and `column`.
+    def touched(self, W: Tensor) -> list[Tensor]:
+        any_blocks = W.new_empty(()).expand(self.blocks, self.r_hat, self.r_hat)
+        return [target for target, _ in self._pieces(W, any_blocks)]
+
+    def _pieces(self, W: Tensor, blocks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The views of W that ΔW is added to, each with what is added, of the blocks (b, r̂, r̂)."""
+        r_hat = self.r_hat
+        if self.fold:  # a band of rows blocks starts at every rows-th block of inputs
+            for first in range(0, self.blocks, self.rows):
+                yield from self._band(W, blocks[first : first + self.rows], first * r_hat)
+        else:  # a band of all blocks starts at every tile of outputs
+            for start in range(0, self.d, self.blocks * r_hat):
+                yield from self._band(W[start:], blocks, 0)
+
+    def _band(self, W: Tensor, blocks: Tensor, column: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks (b, r̂, r̂) down the diagonal of W that starts at row 0 and `column`.
 
         Rows beyond W are cut and columns beyond k wrap around, onto entries that the first blocks wrote already where
         rows are folded. Only the last block can do either.
@@ -109,7 +119,7 @@ class Decoupling(Operator):
         whole = min(len(blocks), W.shape[0] // r_hat, (self.k - column) // r_hat)
         square = W[: whole * r_hat, column : column + whole * r_hat]
         diagonal = square.unflatten(1, (whole, r_hat)).unflatten(0, (whole, r_hat)).diagonal(dim1=0, dim2=2)
-        diagonal.add_(blocks[:whole].permute(1, 2, 0))
+        yield diagonal, blocks[:whole].permute(1, 2, 0)
         rows, start = W[whole * r_hat : (whole + 1) * r_hat], column + whole * r_hat
         if whole == len(blocks) or not len(rows):
             return
@@ -118,7 +128,7 @@ class Decoupling(Operator):
         for target, part in ((rows[:, start : start + here], last[:, :here]), (rows, last[:, here:])):
             if part.shape[1]:
                 summed = cycle_sum(part, self.k)[:, : part.shape[1]]
-                target[:, : summed.shape[1]].add_(summed)
+                yield target[:, : summed.shape[1]], summed
 
 
 class Rotation(Decoupling):

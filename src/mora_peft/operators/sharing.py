@@ -118,6 +118,9 @@ class Sharing(Operator):
         self._outputs.add_(W.T, rows.T)
         return W
 
+    def touched(self, W: Tensor) -> list[Tensor]:
+        return [W]
+
     def take(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return self._inputs.sum(x.to(dtype)).unsqueeze(0)
 

@@ -29,8 +29,11 @@ class Truncation(Operator):
         return Geometry(self.r_hat, 1, 1, taken=self._read, written=self._written)
 
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:
-        W[: self._written, : self._read].add_(M[: self._written, : self._read].to(W.dtype), alpha=sign)
+        self.touched(W)[0].add_(M[: self._written, : self._read].to(W.dtype), alpha=sign)
         return W
+
+    def touched(self, W: Tensor) -> list[Tensor]:
+        return [W[: self._written, : self._read]]
 
     def take(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return self.compress(x).to(dtype).unsqueeze(0)

@@ -162,11 +162,12 @@ def merge_and_reset(model: PeftModel, seed: int) -> list[Tensor]:
     parameters = []
     for _, layer in _layers(model):
         layer.merge(adapter_names=[adapter])
-        layer.merged_adapters.remove(adapter)  # it is the base's now: nothing may subtract it again
         if isinstance(layer, MoraLayer):
+            layer.keep_merged(adapter)
             layer.mora_M[adapter].zero_()
             parameters.append(layer.mora_M[adapter])
             continue
+        layer.merged_adapters.remove(adapter)  # it is the base's now: nothing may subtract it again
         A, B = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
         A.copy_(nn.init.kaiming_uniform_(torch.empty(A.shape), a=math.sqrt(5), generator=generator))
         B.zero_()

@@ -45,7 +45,10 @@ class MoraConv(MoraLayer):
         kernel = A[0].reshape(-1, *base.weight.shape[1:])
         return {"lora_A.weight": kernel, "lora_B.weight": B[0].reshape(*B[0].shape, *ones)}
 
-    def _add_whole_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
+    def _touched_of_whole(self, weight: Tensor, adapter: str) -> list[Tensor]:
+        return [weight]
+
+    def _add_whole_delta_(self, weight: Tensor, adapter: str) -> None:
         """A kernel may lie in memory with channels last, where no view of it is a matrix."""
         delta = self.operator[adapter].delta_weight(self._merge_M(adapter).to(weight.device))
-        weight.add_(delta.view(weight.shape).to(weight.dtype), alpha=sign)
+        weight.add_(delta.view(weight.shape).to(weight.dtype))

@@ -74,10 +74,16 @@ class MoraTiedHead(MoraLayer):
         y = torch.bmm(operator.put_adjoint(flat), operator.expand(M))
         return operator.take_adjoint_(y.new_zeros(len(flat), operator.k), y).view(*x.shape[:-1], operator.k)
 
-    def _add_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
-        """What is one weight is merged into once, by the embedding."""
-        if self.get_base_layer().weight is not self._tied[0].get_base_layer().weight:
-            super()._add_delta_(weight, adapter, sign)
+    def _is_one_weight(self) -> bool:
+        """Whether the embedding merges into this layer's weight already."""
+        return self.get_base_layer().weight is self._tied[0].get_base_layer().weight
+
+    def _touched(self, weight: Tensor, adapter: str) -> list[Tensor]:
+        return [] if self._is_one_weight() else super()._touched(weight, adapter)
+
+    def _add_delta_(self, weight: Tensor, adapter: str) -> None:
+        if not self._is_one_weight():
+            super()._add_delta_(weight, adapter)
 
     def lora_tensors(self, A: list[Tensor], B: list[Tensor]) -> dict[str, Tensor]:
         return {"lora_A.weight": B[0].T, "lora_B.weight": A[0].T}

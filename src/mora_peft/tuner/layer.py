@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -50,6 +51,8 @@ class MoraLayer(nn.Module, BaseTunerLayer):
         self.initial_scaling: dict[str, float] = {}
         self._disable_adapters = False
         self.merged_adapters = []
+        # What each merged adapter has overwritten: entries of the base weight, or the whole layer if it is quantized.
+        self._overwritten: dict[str, list[Tensor] | nn.Module] = {}
         self.cast_input_dtype_enabled = True
         _refuse_tensor_parallel(self.get_base_layer())
         self.in_features, self.out_features = self._features(self.get_base_layer())
@@ -196,6 +199,9 @@ class MoraLayer(nn.Module, BaseTunerLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add ΔW of the active adapters (or `adapter_names`) to the base weight, in place.
 
+        What that overwrites is kept until `unmerge`: all of W for sharing, r̂ / k of it for rotation (a sixteenth at
+        4096 x 4096 and r=8), the layer as it was for a quantized one.
+
         Args:
             safe_merge: Merge into a copy first and raise where the result has NaNs or infinities.
         """
@@ -203,42 +209,61 @@ class MoraLayer(nn.Module, BaseTunerLayer):
             if adapter not in self.operator:
                 continue
             weight = self.get_base_weight()
+            overwritten = self.base_layer
+            if self.quantization_backend is None:
+                overwritten = [part.clone() for part in self._touched(weight, adapter)]
             if safe_merge:
                 weight = weight.clone()
-            self._add_delta_(weight, adapter, 1.0)
+            self._add_delta_(weight, adapter)
             if safe_merge and not torch.isfinite(weight).all():
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken")
+            if self.quantization_backend is not None:
+                self.base_layer = deepcopy(self.base_layer)
             if safe_merge or self.quantization_backend is not None:
                 self.set_base_weight(weight)
+            self._overwritten[adapter] = overwritten
             self.merged_adapters.append(adapter)
 
     def unmerge(self) -> None:
-        """Subtract ΔW of every merged adapter from the base weight again."""
+        """Give the base layer back the weights that it had before `merge`, bit by bit."""
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
         while self.merged_adapters:
             adapter = self.merged_adapters.pop()
-            if adapter not in self.operator:
-                continue
-            weight = self.get_base_weight()
-            self._add_delta_(weight, adapter, -1.0)
-            if self.quantization_backend is not None:
-                self.set_base_weight(weight)
+            overwritten = self._overwritten.pop(adapter)
+            if isinstance(overwritten, nn.Module):
+                self.base_layer = overwritten
+            elif adapter in self.operator:
+                with torch.no_grad():
+                    for part, before in zip(self._touched(self.get_base_weight(), adapter), overwritten, strict=True):
+                        part.copy_(before)
+
+    def keep_merged(self, adapter: str) -> None:
+        """Leave ΔW of `adapter`, which is merged, in the base for good: nothing takes it out again."""
+        self.merged_adapters.remove(adapter)
+        del self._overwritten[adapter]
+
+    def _touched(self, weight: Tensor, adapter: str) -> list[Tensor]:
+        """The entries of `weight` that merging `adapter` writes, as views."""
+        return [weight.to_local()] if isinstance(weight, DTensor) else self._touched_of_whole(weight, adapter)
+
+    def _touched_of_whole(self, weight: Tensor, adapter: str) -> list[Tensor]:
+        return self.operator[adapter].touched(weight.T if self._transposed else weight)
 
     @torch.no_grad()
-    def _add_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
-        """`weight += sign · scaling · ΔW` in place, in the layout that it has."""
+    def _add_delta_(self, weight: Tensor, adapter: str) -> None:
+        """`weight += scaling · ΔW` in place, in the layout that it has."""
         if isinstance(weight, DTensor):  # sharded (FSDP2): each process adds its own part of the whole ΔW
             delta = self.get_delta_weight(adapter).to(weight.dtype)
             part = distribute_tensor(delta, weight.device_mesh, weight.placements, src_data_rank=None)
-            weight.to_local().add_(part.to_local(), alpha=sign)
+            weight.to_local().add_(part.to_local())
             return
-        self._add_whole_delta_(weight, adapter, sign)
+        self._add_whole_delta_(weight, adapter)
 
-    def _add_whole_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
+    def _add_whole_delta_(self, weight: Tensor, adapter: str) -> None:
         M = self._merge_M(adapter).to(weight.device)
-        self.operator[adapter].add_delta_(weight.T if self._transposed else weight, M, sign)
+        self.operator[adapter].add_delta_(weight.T if self._transposed else weight, M)
 
     def __repr__(self) -> str:
         return "mora." + super().__repr__()

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraModel
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, onload_layer
 from peft.utils import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     AuxiliaryTrainingWrapper,
@@ -152,6 +152,13 @@ class MoraModel(BaseTuner):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def unmerge_adapter(self) -> None:
+        """Give every layer the weights back that it had before `merge_adapter`, bit by bit."""
+        for module in reversed(list(self.model.modules())):  # the last first, where layers share a weight
+            if isinstance(module, MoraLayer):
+                with onload_layer(module):
+                    module.unmerge()
 
     def add_weighted_adapter(
         self, adapters: list[str], weights: list[float], adapter_name: str, combination_type: str = "linear"

@@ -86,11 +86,18 @@ class ParamWrapper(MoraLayer):
     def get_delta_weight(self, adapter: str) -> Tensor:
         return self._delta(adapter, self._merge_M(adapter)).to(self.mora_M[adapter].dtype)
 
-    def _add_whole_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
-        M = self._merge_M(adapter).to(weight.device)
+    def _matrices(self, weight: Tensor) -> list[Tensor]:
+        """The parameter as views of (d, k)."""
         matrices = weight.mT if self._transposed else weight
-        for W, each in zip(matrices, M, strict=True) if self._stack else [(matrices, M)]:
-            self.operator[adapter].add_delta_(W, each, sign)
+        return list(matrices) if self._stack else [matrices]
+
+    def _touched_of_whole(self, weight: Tensor, adapter: str) -> list[Tensor]:
+        return [part for W in self._matrices(weight) for part in self.operator[adapter].touched(W)]
+
+    def _add_whole_delta_(self, weight: Tensor, adapter: str) -> None:
+        M = self._merge_M(adapter).to(weight.device)
+        for W, each in zip(self._matrices(weight), M if self._stack else [M], strict=True):
+            self.operator[adapter].add_delta_(W, each)
 
     def lora_tensors(self, A: list[Tensor], B: list[Tensor]) -> dict[str, Tensor]:
         """All experts' A below each other; of B's columns, those of one rank and all experts are neighbours."""
