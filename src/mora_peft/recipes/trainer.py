@@ -5,16 +5,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerState
 from trl import SFTTrainer
+from trl.trainer import sft_trainer
 
 from mora_peft.errors import UserError, is_disk_full
 
-from . import checkpoints
+from . import checkpoints, streaming
 from .decoding import evaluating
 from .relora import MergeAndReset
 
@@ -39,6 +41,19 @@ class RecipeTrainer(SFTTrainer):
         self._clock = _StepClock()
         super().__init__(*args, **kwargs)
         self.add_callback(self._clock)
+
+    def _prepare_dataset(self, dataset, processing_class, args, packing, *others):
+        """The rows as tokens; those of rows that are kept on the disk are made part by part, and kept there too."""
+        prepare = super()._prepare_dataset
+        if not streaming.is_kept_on_disk(dataset):
+            return prepare(dataset, processing_class, args, packing, *others)
+        tokenizer = getattr(processing_class, "backend_tokenizer", None)
+        name = tokenizer.to_str() if tokenizer else processing_class.name_or_path
+        key = (name, self.chat_template, processing_class.eos_token, args.max_length, packing, args.packing_strategy)
+        with _without_turns():
+            return streaming.in_parts(
+                dataset, lambda part: prepare(part, processing_class, args, packing, *others), *key
+            )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of SFTTrainer; on a CPU computed from logits at the positions that some row has a label for.
@@ -127,6 +142,17 @@ class RecipeTrainer(SFTTrainer):
     def _merging(self) -> list[MergeAndReset]:
         """The callbacks that change the base, which a checkpoint must then hold too."""
         return [callback for callback in self.callback_handler.callbacks if isinstance(callback, MergeAndReset)]
+
+
+@contextmanager
+def _without_turns() -> Iterator[None]:
+    """Keep TRL from letting processes prepare rows in turn, where one prepares while the others wait for its file."""
+    turns = sft_trainer.global_then_local_main_first
+    sft_trainer.global_then_local_main_first = nullcontext
+    try:
+        yield
+    finally:
+        sft_trainer.global_then_local_main_first = turns
 
 
 @torch.no_grad()
