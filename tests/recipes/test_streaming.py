@@ -74,7 +74,7 @@ def test_a_mistake_far_down_is_named_and_a_changed_file_read_anew(on_disk, tmp_p
     file = tmp_path / "rows.jsonl"
     with on_disk():
         written([*KINDS["texts"], {"text": 3}], file)
-        with pytest.raises(UserError, match="rows.jsonl, line 1201: expected text to be a text"):
+        with pytest.raises(UserError, match=r"rows\.jsonl, line 1201: expected text to be a text"):
             load_rows(str(file))
         written(KINDS["texts"], file)
         assert len(load_rows(str(file))) == 1200

@@ -118,9 +118,9 @@ class RecipeTrainer(SFTTrainer):
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
+            for callback in self._merging():
+                callback.save(self.model, staging / name, self.args.should_save)
             if self.args.should_save:
-                for callback in self._merging():
-                    callback.save(self.model, staging / name)
                 checkpoints.seal(staging / name)
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(staging / name, target)

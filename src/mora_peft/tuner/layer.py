@@ -8,11 +8,12 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
 from peft.utils import quantization_extra_repr, resolve_quantization_backend
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from mora_peft.operators import Operator, can_fold, make_operator, needs_even_side, r_hat_for
 
 from .config import MoraConfig
+from .sharding import gathered, shared_out, whole
 
 BASE = "__base__"
 
@@ -183,14 +184,13 @@ class MoraLayer(nn.Module, BaseTunerLayer):
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """scaling · ΔW of `adapter`, in the layout of the base layer's weight: (d, k) for `nn.Linear`."""
-        delta = self.operator[adapter].delta_weight(self._merge_M(adapter)).to(self._M(adapter).dtype)
+        with gathered(self._M(adapter)):
+            delta = self.operator[adapter].delta_weight(self._merge_M(adapter)).to(self._M(adapter).dtype)
         return delta.T if self._transposed else delta
 
     def _merge_M(self, adapter: str) -> Tensor:
         """scaling · M, in float32 at least: rotating M in half precision would round more than once."""
-        M = self._M(adapter).detach()
-        if isinstance(M, DTensor):
-            M = M.full_tensor()
+        M = whole(self._M(adapter).detach())
         return M.to(torch.promote_types(M.dtype, torch.float32)) * self.scaling[adapter]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -202,14 +202,15 @@ class MoraLayer(nn.Module, BaseTunerLayer):
         for adapter in check_adapters_to_merge(self, adapter_names):
             if adapter not in self.operator:
                 continue
-            weight = self.get_base_weight()
-            if safe_merge:
-                weight = weight.clone()
-            self._add_delta_(weight, adapter, 1.0)
-            if safe_merge and not torch.isfinite(weight).all():
-                raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken")
-            if safe_merge or self.quantization_backend is not None:
-                self.set_base_weight(weight)
+            with gathered(*self._weights(), self._M(adapter)):
+                weight = self.get_base_weight()
+                if safe_merge:
+                    weight = weight.clone()
+                self._add_delta_(weight, adapter, 1.0)
+                if safe_merge and not torch.isfinite(weight).all():
+                    raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken")
+                if safe_merge or self.quantization_backend is not None:
+                    self.set_base_weight(weight)
             self.merged_adapters.append(adapter)
 
     def unmerge(self) -> None:
@@ -221,18 +222,22 @@ class MoraLayer(nn.Module, BaseTunerLayer):
             adapter = self.merged_adapters.pop()
             if adapter not in self.operator:
                 continue
-            weight = self.get_base_weight()
-            self._add_delta_(weight, adapter, -1.0)
-            if self.quantization_backend is not None:
-                self.set_base_weight(weight)
+            with gathered(*self._weights(), self._M(adapter)):
+                weight = self.get_base_weight()
+                self._add_delta_(weight, adapter, -1.0)
+                if self.quantization_backend is not None:
+                    self.set_base_weight(weight)
+
+    def _weights(self) -> list[nn.Parameter]:
+        """The base layer's own parameters, which merging changes some of."""
+        return list(self.get_base_layer().parameters(recurse=False))
 
     @torch.no_grad()
     def _add_delta_(self, weight: Tensor, adapter: str, sign: float) -> None:
         """`weight += sign · scaling · ΔW` in place, in the layout that it has."""
         if isinstance(weight, DTensor):  # sharded (FSDP2): each process adds its own part of the whole ΔW
             delta = self.get_delta_weight(adapter).to(weight.dtype)
-            part = distribute_tensor(delta, weight.device_mesh, weight.placements, src_data_rank=None)
-            weight.to_local().add_(part.to_local(), alpha=sign)
+            weight.to_local().add_(shared_out(delta, weight).to_local(), alpha=sign)
             return
         self._add_whole_delta_(weight, adapter, sign)
 

@@ -63,7 +63,7 @@ def tests(options: Options, rows: "Dataset | None" = None, eval_data: str | None
 
 
 def cut(parts: Iterable[str], characters: int) -> Iterator[str]:
-    """The text that `parts` make together, in pieces of `characters` at most, cut before white space where there is any.
+    """The text that `parts` make together, in pieces of `characters` at most, cut before white space if there is any.
 
     The parts are taken one by one, and no more of the text is held than the part at hand and what is left of others.
     """
