@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerState
 from trl import SFTTrainer
@@ -84,6 +85,19 @@ class RecipeTrainer(SFTTrainer):
         if not math.isfinite(logs.get("loss", 0.0)):
             raise Diverged(f"The loss is {logs['loss']} at step {self.state.global_step}: try a lower learning rate.")
 
+    def check_weights(self) -> None:
+        """Raise Diverged, in all processes alike, where a trained weight is not finite.
+
+        That may be before a loss says so: the gradient can be the first to fail, in a run's last step even.
+        """
+        trained = (parameter.detach() for parameter in self.model.parameters() if parameter.requires_grad)
+        local = (tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in trained)
+        lost = torch.tensor(float(not all(tensor.isfinite().all() for tensor in local)), device=self.args.device)
+        if self.accelerator.reduce(lost).item():
+            raise Diverged(
+                f"The weights are no longer finite after step {self.state.global_step}: try a lower learning rate."
+            )
+
     def whole_state(self) -> dict[str, torch.Tensor] | None:
         """All weights by name, gathered by all processes together where each holds a part (FSDP, ZeRO-3); else None."""
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
@@ -110,6 +124,7 @@ class RecipeTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         staging = Path(self._get_output_dir(trial))
+        self.check_weights()
         name = f"checkpoint-{self.state.global_step}"
         target = Path(self.args.output_dir) / name
         if self.args.should_save:
