@@ -39,7 +39,9 @@ def trained(method: str, folder: Path, rank: int | None = None):
     callback = merging(method, every=2, rewarm=1)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     schedule = get_scheduler("cosine", optimizer, 0, STEPS)
-    args = SimpleNamespace(output_dir=str(folder), seed=7, should_save=not rank, fsdp="full_shard" if rank else "")
+    args = SimpleNamespace(
+        output_dir=str(folder), seed=7, should_save=not rank, fsdp=rank is not None, deepspeed_plugin=None
+    )
     state = SimpleNamespace(global_step=0, max_steps=STEPS)
     callback.on_train_begin(args, state, None, model=model, lr_scheduler=schedule)
     for step in range(STEPS):
@@ -105,8 +107,10 @@ def test_sharded_weights_are_merged_and_reset_as_whole_ones_are(method, two_proc
         assert_close(mine[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("asked", "words"), [("deepspeed", "DeepSpeed's optimizer"), ("fsdp", "fsdp_version to 2")])
+@pytest.mark.parametrize(
+    ("asked", "words"), [("deepspeed_plugin", "DeepSpeed's optimizer"), ("fsdp", "fsdp_version to 2")]
+)
 def test_what_hides_the_weights_is_refused(asked, words):
-    args = SimpleNamespace(**{"deepspeed": None, "fsdp": None} | {asked: "yes"})
+    args = SimpleNamespace(**{"deepspeed_plugin": None, "fsdp": None} | {asked: "yes"})
     with pytest.raises(UserError, match=words):
         merging("remora").on_train_begin(args, None, None, model=tuned("remora"), lr_scheduler=None)

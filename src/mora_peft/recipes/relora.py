@@ -63,12 +63,13 @@ class MergeAndReset(TrainerCallback):
         self.merges = 0
 
     def on_train_begin(self, args, state, control, model, lr_scheduler, **kwargs):
-        if getattr(args, "deepspeed", None):
+        if args.deepspeed_plugin:
             raise UserError(
                 "DeepSpeed's optimizer cannot forget one parameter, which merging and resetting an adapter asks for: "
                 "train without DeepSpeed."
             )
-        if getattr(args, "fsdp", None) and not _sharded(model):
+        asked = args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if asked and not _sharded(model):
             raise UserError("FSDP's first version hides the weights that are merged into: set fsdp_version to 2.")
         self._check(model)
         self.merges = 0
