@@ -63,8 +63,7 @@ def child(data: str, output: str, in_memory: bool, kill_at: int) -> None:
             if state.global_step == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    if in_memory:
-        streaming.IN_MEMORY = 2**60
+    streaming.IN_MEMORY = 2**60 if in_memory else 0
     threading.Thread(target=watch, daemon=True).start()
     watch = Watch()
     config = train.TrainConfig(output=output, model=MODEL, data=data, steps=STEPS, batch_size=2, checkpoint_every=1,

@@ -1,5 +1,6 @@
 """Two processes train what one does: the same losses and weights, checkpoints for each other, an end that is told."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -22,6 +23,8 @@ LAUNCHERS = {
     # On CPUs too: without --multi_gpu Accelerate starts one process there, whatever --num_processes says.
     "accelerate launch": "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 "
     "--mixed_precision no --dynamo_backend no",
+    "deepspeed": "-m accelerate.commands.launch --use_deepspeed --zero_stage 3 --zero3_save_16bit_model true "
+    "--num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no",
 }
 
 
@@ -111,6 +114,19 @@ def test_accelerate_launches_the_same_run(settings, tmp_path, monkeypatch):
     for case in cases:
         expected = train.train(train.TrainConfig(**case | {"output": case["output"] + ", one process"}))
         check_same(Path(case["output"]), expected)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="deepspeed is not installed")
+def test_a_run_whose_weights_deepspeed_has_split(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    settings |= {"batch_size": 4, "dtype": "float32", "learning_rate": 1e-2, "method": "mora"}
+    stopped = settings | {"output": str(tmp_path / "stopped")}
+    cases = [settings | {"output": str(tmp_path / "two")}, stopped | {"ending": {"stop": 5}}, stopped]
+    launched = launch(cases, tmp_path, "deepspeed")
+    assert launched.returncode == 0, launched.stderr
+    expected = train.train(train.TrainConfig(**settings | {"output": str(tmp_path / "one")}))
+    check_same(tmp_path / "two", expected)
+    check_same(tmp_path / "stopped", expected)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(settings, monkeypatch):
