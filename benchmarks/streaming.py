@@ -1,9 +1,9 @@
 """Memory of `mora train` on a file of rows, by the file's size: SmolLM2-135M; and a kill -9 in the middle of a pass.
 
-`python benchmarks/streaming.py [MEGABYTES ...]` (50 and 500) writes benchmarks/results/streaming.json. A file of texts
+`python benchmarks/streaming.py [MEGABYTES ...]` (10 and 40) writes benchmarks/results/streaming.json. A file of texts
 is made from ../shared/data/math/gsm8k.train.jsonl, over and over with a number in front. Each run is a process of its
-own, with a cache of its own; its private memory (RssAnon) is read every ten milliseconds. The smallest file is also
-read with all rows kept in memory, and the largest run is killed after its third step and started again.
+own, with a cache of its own, which keeps its rows in memory or on the disk; its private memory (RssAnon) is read every
+ten milliseconds. The last of them is repeated, killed after its third step and started again.
 """
 
 import json
@@ -90,7 +90,7 @@ def main(sizes: list[int]) -> None:
         for size in sizes:
             data = folder / f"{size}.jsonl"
             texts = write_texts(data, size)
-            for in_memory in (True, False) if size == sizes[0] else (False,):
+            for in_memory in (True, False):
                 output = folder / f"{size}-{in_memory}"
                 assert run(data, output, in_memory) == 0
                 found = json.loads(Path(f"{output}.json").read_text())
@@ -111,4 +111,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2], sys.argv[3], sys.argv[4] == "1", int(sys.argv[5]))
     else:
-        main([int(word) for word in sys.argv[1:]] or [50, 500])
+        main([int(word) for word in sys.argv[1:]] or [10, 40])

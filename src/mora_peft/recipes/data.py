@@ -85,16 +85,25 @@ def read_questions(
 
     Written as texts, a completion begins with white space, as it does where the row's prompt ends in none.
     """
-    questions = []
+    return list(_each_question(sources, chat, also, maybe))
+
+
+def load_questions(sources: str | list[str], chat: bool = False) -> "Dataset":
+    """`read_questions` as a data set, which may be larger than memory."""
+    return kept(lambda: _each_question(sources, chat), "questions", chat, *map(source_stamp, listed(sources)))
+
+
+def _each_question(
+    sources: str | list[str], chat: bool = False, also: tuple[str, ...] = (), maybe: tuple[str, ...] = ()
+) -> Iterator[dict[str, Any]]:
     for source in listed(sources):
-        for row in read_rows(source, also, maybe):
+        for row in each_row(source, also, maybe):
             if "prompt" not in row:
                 raise UserError(f"{source} holds texts: expected rows with a prompt and a completion.")
             if isinstance(row["prompt"], str):
                 row = {**row, "completion": row_end(row["prompt"], row["completion"])}
                 row = as_chat(row) if chat else row
-            questions.append(row)
-    return questions
+            yield row
 
 
 def as_chat(row: dict[str, Any]) -> dict[str, Any]:
