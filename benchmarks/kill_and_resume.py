@@ -1,16 +1,15 @@
 """kill -9 at random moments of a training run: is every checkpoint readable, and does the run end in the same weights?
 
 `python benchmarks/kill_and_resume.py [KILLS] [DATA]` trains SmolLM2-135M once without a disturbance, then again and
-again in one folder, each time killed after a random number of seconds, until it was killed KILLS times (20); the last
-start is left alone. Writes benchmarks/results/kill_and_resume.json. DATA is a JSONL file; without it
+again in one folder, each time killed after a random part of up to a quarter of a run, until it was killed KILLS times
+(20); the last start is left alone. Writes benchmarks/results/kill_and_resume.json. DATA is a JSONL file; without it
 ../shared/data/math/gsm8k.train.jsonl.
 """
 
+import multiprocessing
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,51 +21,71 @@ from safetensors.torch import load_file
 
 from mora_peft.recipes import checkpoints
 
-MODEL = "models/SmolLM2-135M-Instruct"
+MODEL, STEPS = "models/SmolLM2-135M-Instruct", 40
 
 
-def start(data: str, output: Path) -> subprocess.Popen:
-    words = ["train", "--output", output, "--model", MODEL, "--data", data, "--steps", 20, "--batch-size", 1,
-             "--max-length", 64, "--checkpoint-every", 1, "--learning-rate", 1e-3, "--dtype", "float32",
-             "--method-options", '{"mora_dropout": 0.1}']  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-m", "mora_peft.cli.main", *map(str, words)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def teach(data: str, output: str) -> None:
+    from mora_peft.recipes import train
+
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    settings = {"model": MODEL, "data": data, "steps": STEPS, "batch_size": 1, "max_length": 64, "checkpoint_every": 1,
+                "learning_rate": 1e-3, "dtype": "float32", "method_options": {"mora_dropout": 0.1}}  # fmt: skip
+    train.train(train.TrainConfig(output=output, **settings))
 
 
 def main(kills: int, data: str) -> None:
-    folder, moments = Path(tempfile.mkdtemp()), []
-    rng = random.Random(0)
+    # Processes that start with everything imported: most moments are then moments of training.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["mora_peft.recipes.train", "mora_peft.recipes.trainer", "mora_peft.tuner"])
+
+    def start(output: Path) -> multiprocessing.Process:
+        process = server.Process(target=teach, args=(data, str(output)))
+        process.start()
+        return process
+
+    folder, moments, rng = Path(tempfile.mkdtemp()), [], random.Random(0)
     try:
         whole, killed = folder / "whole", folder / "killed"
+        warm = start(folder / "warm")  # what is imported late is imported once
+        warm.join()
         begun = time.monotonic()
-        assert start(data, whole).wait() == 0
+        first = start(whole)
+        first.join()
+        assert warm.exitcode == first.exitcode == 0
         seconds = time.monotonic() - begun
         while len(moments) < kills:
-            process, wait = start(data, killed), rng.uniform(0, 0.6 * seconds)
-            try:
-                code = process.wait(wait)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                code = process.wait()
+            process, wait = start(killed), rng.uniform(0, 0.25 * seconds)
+            process.join(wait)
+            process.kill()
+            process.join()
+            if process.exitcode == 0:  # it came to its end before it was killed, which counts for nothing
+                shutil.rmtree(killed)
+                continue
             left = sorted(path.name for path in killed.glob("*")) if killed.exists() else []
             last = checkpoints.latest(killed)
             if last:  # readable: every file opens, and the newest is the one a run goes on from
                 load_file(last / "adapter_model.safetensors")
                 torch.load(last / "optimizer.pt", weights_only=True)
-            moments.append({"seconds": round(wait, 1), "exit": code, "went_on_from": last and last.name, "left": left})
-            if code == 0:  # it came to its end before it could be killed: begin anew
-                shutil.rmtree(killed)
-        assert start(data, killed).wait() == 0
+            moments.append({"seconds": round(wait, 1), "exit": process.exitcode,
+                            "goes_on_from": last and last.name, "left": left})  # fmt: skip
+        final = start(killed)
+        final.join()
+        assert final.exitcode == 0
         mine, yours = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (killed, whole))
         equal = mine.keys() == yours.keys() and all(torch.equal(mine[name], yours[name]) for name in mine)
     finally:
         shutil.rmtree(folder)
     _common.save(
-        "kill_and_resume", {"uninterrupted_seconds": round(seconds, 1), "equal_weights": equal, "kills": moments}
+        "kill_and_resume",
+        {
+            "uninterrupted_seconds": round(seconds, 1),
+            "steps": STEPS,
+            "equal_weights": equal,
+            "killed": len(moments),
+            "killed_after_a_checkpoint": sum(moment["goes_on_from"] is not None for moment in moments),
+            "kills": moments,
+        },
     )
 
 

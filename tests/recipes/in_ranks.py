@@ -1,6 +1,7 @@
 """What test_ranks.py starts as two processes: each trains the settings of a JSON file, one after another.
 
-A case may ask for an end in the middle: `stop` interrupts all processes before a step, `kill` ends the second one.
+A case may ask for an end in the middle: `stop` interrupts all processes before a step, `kill` ends the second one; and
+for so many characters of rows to stay `in_memory`.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import os
 import signal
 import sys
 
-from mora_peft.recipes import train
+from mora_peft.recipes import streaming, train
 from mora_peft.recipes.trainer import RecipeTrainer
 
 ORIGINAL = RecipeTrainer.training_step
@@ -28,5 +29,6 @@ def ending(stop: int | None = None, kill: int | None = None):
 
 for case in json.load(open(sys.argv[1])):
     RecipeTrainer.training_step = ending(**case.pop("ending", {}))
+    streaming.IN_MEMORY = case.pop("in_memory", streaming.IN_MEMORY)
     with contextlib.suppress(KeyboardInterrupt):
         train.train(train.TrainConfig(**case))

@@ -62,7 +62,8 @@ def test_csv_and_folders_are_read(tmp_path):
         ("a.jsonl", json.dumps({"messages": CHAT[::-1]}), ["line 1", "assistant"]),
         ("a.csv", "key,value\na,b\nc\n", ["a.csv, line 3", "2 fields"]),
         ("a.csv", "a,b\n1,2\n", ["a.csv, line 2", "key and value"]),
-        ("a.parquet", "x", [".parquet", ".jsonl or .csv"]),
+        ("a.xml", "x", [".xml", ".jsonl or .csv"]),
+        ("a.parquet", "x", ["a.parquet", "not Parquet"]),
     ],
 )
 def test_mistakes_are_named(name, content, words, tmp_path):

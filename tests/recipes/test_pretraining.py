@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from mora_peft.errors import UserError
 from mora_peft.recipes import train
+from mora_peft.recipes.data import load_texts
 from mora_peft.recipes.tasks import pretraining, task_named, task_options
 
 WORDS = "the cat sat on the mat and the dog lay by the door while rain fell on the roof of the old house".split()
@@ -27,7 +28,7 @@ def texts(tmp_path) -> str:
 
 @given(st.text(alphabet="ab \n\u00e9\u4e2d", max_size=200), st.integers(1, 30))
 def test_the_pieces_are_the_text(text, characters):
-    pieces = pretraining.cut(text, characters)
+    pieces = list(pretraining.cut(text, characters))
     assert "".join(pieces) == text
     assert all(1 <= len(piece) <= characters for piece in pieces)
     for piece, following in pairwise(pieces):
@@ -38,7 +39,7 @@ def test_the_pieces_are_the_text(text, characters):
 def test_rows_are_full_and_nothing_is_lost(texts):
     options = task_options("pretraining", {"train": texts, "characters": 200})
     rows = pretraining.rows(options)["text"]
-    assert "".join(rows) == "\n\n".join(pretraining.load_texts(texts)["text"])
+    assert "".join(rows) == "\n\n".join(load_texts(texts)["text"])
     assert all(150 < len(row) <= 200 for row in rows[:-1])
     assert pretraining.rows(task_options("pretraining", {"characters": 200}), texts)["text"] == rows
 

@@ -1,5 +1,6 @@
 """Two processes train what one does: the same losses and weights, checkpoints for each other, an end that is told."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,15 +18,22 @@ from mora_peft.recipes.trainer import RecipeTrainer
 # Sums of the same float32 numbers in another order: of losses, gradients and what Adam makes of them.
 TOLERANCE = 1e-4
 METHODS = {"mora": {}, "remora": {"every": 3, "rewarm": 1}}
+LAUNCHERS = {
+    "torchrun": "-m torch.distributed.run --standalone --nproc-per-node 2",
+    # On CPUs too: without --multi_gpu Accelerate starts one process there, whatever --num_processes says.
+    "accelerate launch": "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 "
+    "--mixed_precision no --dynamo_backend no",
+    "deepspeed": "-m accelerate.commands.launch --use_deepspeed --zero_stage 3 --zero3_save_16bit_model true "
+    "--num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no",
+}
 
 
-def launch(cases: list[dict], folder: Path) -> subprocess.CompletedProcess:
-    """Train the cases in two processes that torchrun starts."""
+def launch(cases: list[dict], folder: Path, launcher: str = "torchrun") -> subprocess.CompletedProcess:
+    """Train the cases in two processes that `launcher` starts."""
     file = folder / "cases.json"
     file.write_text(json.dumps(cases))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
-        [*command, str(Path(__file__).with_name("in_ranks.py")), str(file)],
+        [sys.executable, *LAUNCHERS[launcher].split(), str(Path(__file__).with_name("in_ranks.py")), str(file)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -89,6 +97,36 @@ def test_two_processes_train_what_one_does(settings, tmp_path, monkeypatch):
     check_same(tmp_path / "one, then two", whole["mora"])
     assert checkpoints.latest(tmp_path / "killed").name == "checkpoint-4"
     check_same(one("killed"), whole["mora"])
+
+
+def test_accelerate_launches_the_same_run(settings, tmp_path, monkeypatch):
+    """Rows on the disk, which one process writes and both read, and ReMoRA."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({"text": f"Ship {number} sailed the sea."}) for number in range(60)))
+    settings |= {"batch_size": 4, "dtype": "float32", "learning_rate": 1e-2, "max_length": 48, "data": str(file),
+                 "task": None, "task_options": {}, "eval_data": str(file)}  # fmt: skip
+    cases = [settings | {"method": name, "method_options": options, "output": str(tmp_path / name)}
+             for name, options in METHODS.items()]  # fmt: skip
+    launched = launch([case | {"in_memory": 0} for case in cases], tmp_path, "accelerate launch")
+    assert launched.returncode == 0, launched.stderr
+    assert list((tmp_path / "cache").rglob("*.arrow"))
+    for case in cases:
+        expected = train.train(train.TrainConfig(**case | {"output": case["output"] + ", one process"}))
+        check_same(Path(case["output"]), expected)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="deepspeed is not installed")
+def test_a_run_whose_weights_deepspeed_has_split(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    settings |= {"batch_size": 4, "dtype": "float32", "learning_rate": 1e-2, "method": "mora"}
+    stopped = settings | {"output": str(tmp_path / "stopped")}
+    cases = [settings | {"output": str(tmp_path / "two")}, stopped | {"ending": {"stop": 5}}, stopped]
+    launched = launch(cases, tmp_path, "deepspeed")
+    assert launched.returncode == 0, launched.stderr
+    expected = train.train(train.TrainConfig(**settings | {"output": str(tmp_path / "one")}))
+    check_same(tmp_path / "two", expected)
+    check_same(tmp_path / "stopped", expected)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(settings, monkeypatch):

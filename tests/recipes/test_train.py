@@ -221,6 +221,41 @@ def test_a_run_that_diverges_is_recorded(settings):
     assert not (output / "adapter").exists()
 
 
+@pytest.mark.parametrize("step", [4, 7])
+def test_weights_that_are_lost_are_never_saved(step, settings, monkeypatch):
+    """A gradient that is not a number ruins the weights before any loss shows it; 7 is the last step."""
+    original = RecipeTrainer.training_step
+
+    def ruined(self, *args, **kwargs):
+        loss = original(self, *args, **kwargs)
+        if self.state.global_step + 1 == step:
+            next(p for p in self.model.parameters() if p.requires_grad).grad.fill_(float("nan"))
+        return loss
+
+    monkeypatch.setattr(RecipeTrainer, "training_step", ruined)
+    output = train.train(train.TrainConfig(**settings | {"log_every": 50}, method="lora"))
+    run = train.read_run(output)
+    assert run["status"] == "diverged" and f"no longer finite after step {step}" in run["message"]
+    assert not (output / "adapter").exists()
+
+
+def test_a_disk_that_is_full_ends_a_run_with_one_sentence(settings, tmp_path):
+    """Of a real process: no file may grow beyond the size that the optimizer's state has."""
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(settings))
+    code = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); " \
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); " \
+        "from mora_peft.cli.main import main; sys.exit(main(sys.argv[1:]))"  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "train", "--config", str(config)], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "The disk is full" in ended.stderr.splitlines()[-1]
+    assert "free some space" in ended.stderr.splitlines()[-1]
+    left = [path.name for path in Path(settings["output"]).rglob("*")]
+    assert not any("partial" in name for name in left), left
+
+
 def test_run_json_says_what_was_measured(settings):
     config = train.TrainConfig(**settings, method="lora", dtype="float32")
     output = train.train(config)

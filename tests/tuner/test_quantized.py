@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from torch import nn
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, TorchAoConfig
 
@@ -27,7 +28,19 @@ def per_group(size):
     return PerGroup(size)
 
 
+def hqq_in_place(model):
+    """hqq's own way to a quantized model, now that Transformers does not load one: linear layers are replaced."""
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+    linear = [(name, module) for name, module in model.named_modules() if type(module) is nn.Linear]
+    for name, module in linear[:-1]:  # the last one is the output layer
+        layer = HQQLinear(module, BaseQuantizeConfig(nbits=4, group_size=32), torch.float32, device="cpu")
+        model.set_submodule(name, layer)
+    return model
+
+
 QUANTIZERS = {
+    "hqq int4": None,
     "bitsandbytes nf4": lambda: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
     "bitsandbytes int8": lambda: BitsAndBytesConfig(load_in_8bit=True),
     "torchao int4 weights": lambda: torchao_config(
@@ -53,6 +66,8 @@ def load(checkpoint, quantizer):
     library = quantizer.split()[0]
     if not importlib.util.find_spec(library):
         pytest.skip(f"{library} is not installed")
+    if library == "hqq":
+        return hqq_in_place(AutoModelForCausalLM.from_pretrained(checkpoint)).train()
     # Training mode throughout: in evaluation mode on a CPU, bitsandbytes repacks 4-bit weights for inference alone.
     return AutoModelForCausalLM.from_pretrained(checkpoint, quantization_config=QUANTIZERS[quantizer]()).train()
 

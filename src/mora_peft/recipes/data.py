@@ -11,13 +11,14 @@ Tasks read further fields of the same rows: an answer, or choices.
 """
 
 import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mora_peft.errors import UserError
+
+from .streaming import kept, stamp
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,14 +28,13 @@ _EXPECTED = "prompt and completion, key and value, messages, or text"
 
 
 def load_rows(source: str) -> "Dataset":
-    """The rows of `source`: a .jsonl or .csv file, a folder of .txt and .md files, or `owner/name[:split]` on the hub.
+    """The rows of `source`: a .jsonl, .csv or .parquet file, a folder of .txt and .md files, or `owner/name[:split]` on
+    the hub.
 
     Returns a data set with the columns prompt and completion (strings, or lists of messages), or text.
     Raises UserError naming the file, the line and what was expected.
     """
-    from datasets import Dataset
-
-    return Dataset.from_list(read_rows(source))
+    return kept(lambda: each_row(source), "rows", source_stamp(source))
 
 
 def read_rows(source: str, also: tuple[str, ...] = (), maybe: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -42,15 +42,19 @@ def read_rows(source: str, also: tuple[str, ...] = (), maybe: tuple[str, ...] = 
 
     Raises UserError, besides, for a row without one of the fields `also`.
     """
+    return list(each_row(source, also, maybe))
+
+
+def each_row(source: str, also: tuple[str, ...] = (), maybe: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+    """`read_rows` one at a time, read as they are asked for."""
     path = Path(source)
     if path.is_dir():
         rows = _read_folder(path)
     elif path.is_file():
         if path.suffix.lower() not in _READERS:
-            raise UserError(f"{source} ends in {path.suffix or 'nothing'}; a .jsonl or .csv file was expected.")
+            found = path.suffix or "nothing"
+            raise UserError(f"{source} ends in {found}; a .jsonl or .csv file, or a .parquet file, was expected.")
         rows = _READERS[path.suffix.lower()](path)
-    elif path.suffix.lower() in (*_READERS, ".txt", ".md") or source.count("/") != 1:
-        raise UserError(f"There is no file or folder {source}, and it is no hub data set (owner/name) either.")
     else:
         rows = _read_hub(source)
     return _checked(rows, source, also, maybe)
@@ -58,15 +62,20 @@ def read_rows(source: str, also: tuple[str, ...] = (), maybe: tuple[str, ...] = 
 
 def load_texts(sources: str | list[str]) -> "Dataset":
     """Rows with the one column `text`, of several sources; a prompt and its completion are written as one text."""
-    from datasets import Dataset
 
-    texts = []
+    def rows() -> Iterator[dict[str, str]]:
+        return ({"text": text} for text in each_text(sources))
+
+    return kept(rows, "texts", *map(source_stamp, listed(sources)))
+
+
+def each_text(sources: str | list[str]) -> Iterator[str]:
+    """The texts that `load_texts` has, read as they are asked for."""
     for source in listed(sources):
-        for row in read_rows(source):
+        for row in each_row(source):
             if not isinstance(row.get("prompt", ""), str):
                 raise UserError(f"{source} holds chats: expected rows with a text, or a prompt and a completion.")
-            texts.append(row["text"] if "text" in row else row["prompt"] + row_end(row["prompt"], row["completion"]))
-    return Dataset.from_list([{"text": text} for text in texts])
+            yield row["text"] if "text" in row else row["prompt"] + row_end(row["prompt"], row["completion"])
 
 
 def read_questions(
@@ -76,16 +85,25 @@ def read_questions(
 
     Written as texts, a completion begins with white space, as it does where the row's prompt ends in none.
     """
-    questions = []
+    return list(_each_question(sources, chat, also, maybe))
+
+
+def load_questions(sources: str | list[str], chat: bool = False) -> "Dataset":
+    """`read_questions` as a data set, which may be larger than memory."""
+    return kept(lambda: _each_question(sources, chat), "questions", chat, *map(source_stamp, listed(sources)))
+
+
+def _each_question(
+    sources: str | list[str], chat: bool = False, also: tuple[str, ...] = (), maybe: tuple[str, ...] = ()
+) -> Iterator[dict[str, Any]]:
     for source in listed(sources):
-        for row in read_rows(source, also, maybe):
+        for row in each_row(source, also, maybe):
             if "prompt" not in row:
                 raise UserError(f"{source} holds texts: expected rows with a prompt and a completion.")
             if isinstance(row["prompt"], str):
                 row = {**row, "completion": row_end(row["prompt"], row["completion"])}
                 row = as_chat(row) if chat else row
-            questions.append(row)
-    return questions
+            yield row
 
 
 def as_chat(row: dict[str, Any]) -> dict[str, Any]:
@@ -125,11 +143,16 @@ def as_fact(key: str, value: str) -> dict[str, str]:
     return {"prompt": key, "completion": " " + value}
 
 
+def source_stamp(source: str) -> Any:
+    """What tells the rows of `source` from others that it held before."""
+    return stamp(Path(source)) if Path(source).exists() else _hub(source)._fingerprint
+
+
 def _checked(
     rows: Iterator[tuple[str, Any]], source: str, also: tuple[str, ...], maybe: tuple[str, ...]
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Rows in the trainer's form; all of the kind of the first. `rows` yields where each one stands, and the row."""
-    found, kind = [], None
+    kind = None
     for where, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{where}: expected an object with {_EXPECTED}, found a {type(row).__name__}.")
@@ -142,10 +165,9 @@ def _checked(
         absent = [name for name in also if row.get(name) in (None, "", [])]
         if absent:
             raise UserError(f"{where}: expected the field {absent[0]}, found {', '.join(row)}.")
-        found.append(_converted(kind, row, where) | {name: row[name] for name in (*also, *maybe) if name in row})
-    if not found:
+        yield _converted(kind, row, where) | {name: row[name] for name in (*also, *maybe) if name in row}
+    if kind is None:
         raise UserError(f"{source} holds no rows: expected at least one with {_EXPECTED}.")
-    return found
 
 
 def _converted(kind: tuple[str, ...], row: dict[str, Any], where: str) -> dict[str, Any]:
@@ -175,7 +197,7 @@ def _last_answer(messages: Any, where: str) -> dict[str, Any]:
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -185,7 +207,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    reader = csv.DictReader(_lines(path), strict=True)
     try:
         for row in reader:
             where = f"{path}, line {reader.line_num}"
@@ -196,31 +218,60 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{path}, line {reader.line_num}: this is not CSV, {error}.") from None
 
 
+def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        batches = (batch.to_pylist() for batch in ParquetFile(path).iter_batches(1000))
+        rows = (row for batch in batches for row in batch)
+        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows))
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path} is not Parquet, or damaged: {str(error).splitlines()[0]}") from None
+
+
 def _read_folder(path: Path) -> Iterator[tuple[str, Any]]:
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in (".txt", ".md") and file.is_file())
     if not files:
         raise UserError(f"{path} is a folder without .txt or .md files.")
-    return ((str(file), {"text": _text(file)}) for file in files)
+    return ((str(file), {"text": "".join(_lines(file))}) for file in files)
 
 
 def _read_hub(source: str) -> Iterator[tuple[str, Any]]:
+    return ((f"{source}, row {number}", row) for number, row in enumerate(_hub(source)))
+
+
+def _hub(source: str) -> "Dataset":
+    """The hub's data set `owner/name[:split]`, downloaded once and mapped from the disk."""
     from datasets import load_dataset
 
+    if Path(source).suffix.lower() in (*_READERS, ".txt", ".md") or source.count("/") != 1:
+        raise UserError(f"There is no file or folder {source}, and it is no hub data set (owner/name) either.")
     name, _, split = source.partition(":")
     try:
-        rows = load_dataset(name, split=split or "train")
+        return load_dataset(name, split=split or "train")
     except Exception as error:  # the hub's client has a dozen kinds, none of which says more than its message
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"The data set {source} could not be loaded from the hub: {first_line}") from error
-    return ((f"{source}, row {number}", row) for number, row in enumerate(rows))
 
 
-_READERS = {".jsonl": _read_jsonl, ".csv": _read_csv}
+_READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text with their ends, read as they are asked for."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: expected UTF-8 text.") from None
+        with open(path, encoding="utf-8-sig") as file:
+            yield from file
+    except UnicodeDecodeError:
+        raise UserError(f"{path}, line {_first_line_of_bytes(path)}: expected UTF-8 text.") from None
+
+
+def _first_line_of_bytes(path: Path) -> int:
+    """The number of the first line of `path` that is no UTF-8."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number

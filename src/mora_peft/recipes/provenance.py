@@ -23,7 +23,10 @@ def fingerprint(config: dict[str, Any]) -> str:
     for path in _sources(config):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in filter(Path.is_file, files):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+            digest.update(file.name.encode() + b"\0")
+            with open(file, "rb") as content:
+                while part := content.read(2**20):
+                    digest.update(part)
     return digest.hexdigest()[:16]
 
 

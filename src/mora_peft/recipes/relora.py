@@ -18,11 +18,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from mora_peft.errors import UserError
 from mora_peft.operators import LAYOUTS, Sharing
 from mora_peft.tuner import MoraLayer
+from mora_peft.tuner.sharding import shared_out, whole
 
 BASE = "merged_base.safetensors"
 
@@ -46,7 +48,7 @@ class MergeAndReset(TrainerCallback):
 
     Raises:
         UserError: A number out of range, an unknown layout; when training begins: no adapter that can be merged and
-            reset, a base that is not float32, sharded weights, a schedule that is not one of learning rate factors.
+            reset, a base that is not float32, DeepSpeed, a schedule that is not one of learning rate factors.
     """
 
     def __init__(self, every: int, rewarm: int, layouts: list[str] | None = None):
@@ -61,8 +63,14 @@ class MergeAndReset(TrainerCallback):
         self.merges = 0
 
     def on_train_begin(self, args, state, control, model, lr_scheduler, **kwargs):
-        if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None):
-            raise UserError("Merging needs whole weights in every process: train without DeepSpeed and FSDP.")
+        if args.deepspeed_plugin:
+            raise UserError(
+                "DeepSpeed's optimizer cannot forget one parameter, which merging and resetting an adapter asks for: "
+                "train without DeepSpeed."
+            )
+        asked = args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if asked and not _sharded(model):
+            raise UserError("FSDP's first version hides the weights that are merged into: set fsdp_version to 2.")
         self._check(model)
         self.merges = 0
         if state.global_step:
@@ -83,20 +91,26 @@ class MergeAndReset(TrainerCallback):
 
     def on_save(self, args, state, control, model, **kwargs):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if args.should_save and not (folder / BASE).exists():
-            self.save(model, folder)
+        if _sharded(model) or not (folder / BASE).exists():
+            self.save(model, folder, args.should_save)
 
-    def save(self, model: PeftModel, folder: Path) -> None:
-        """Write the adapted layers' base weights, and how often they were merged into, to the checkpoint `folder`."""
-        tensors = {
-            f"{name}.{key}": tensor.contiguous()
-            for name, layer in _layers(model)
-            for key, tensor in layer.get_base_layer().state_dict().items()
-        }
-        partial = folder / (BASE + ".partial")
-        save_file(tensors if self.merges else {}, partial, metadata={"merges": str(self.merges)})
-        os.replace(partial, folder / BASE)
+    def save(self, model: PeftModel, folder: Path, write: bool = True) -> None:
+        """Write the adapted layers' base weights, and how often they were merged into, to the checkpoint `folder`.
 
+        Where weights are sharded, every process must come here, to gather them, and one of them with `write`.
+        """
+        tensors = {}
+        for name, layer in _layers(model) if self.merges else ():
+            for key, tensor in layer.get_base_layer().state_dict().items():
+                tensor = whole(tensor)
+                if write:
+                    tensors[f"{name}.{key}"] = tensor.cpu().contiguous()
+        if write:
+            partial = folder / (BASE + ".partial")
+            save_file(tensors, partial, metadata={"merges": str(self.merges)})
+            os.replace(partial, folder / BASE)
+
+    @torch.no_grad()
     def load(self, model: PeftModel, folder: Path) -> None:
         """Take over what `save` wrote to the checkpoint `folder`: base weights, and the layout that the adapter has."""
         if not (folder / BASE).is_file():
@@ -104,8 +118,8 @@ class MergeAndReset(TrainerCallback):
         with safe_open(folder / BASE, framework="pt") as file:
             self.merges = int(file.metadata()["merges"])
             for name, layer in _layers(model) if self.merges else ():
-                base = layer.get_base_layer()
-                base.load_state_dict({key: file.get_tensor(f"{name}.{key}") for key in base.state_dict()})
+                for key, tensor in layer.get_base_layer().state_dict().items():
+                    tensor.copy_(shared_out(file.get_tensor(f"{name}.{key}"), like=tensor))
         self._lay_out(model)
 
     def _lay_out(self, model: PeftModel) -> None:
@@ -169,10 +183,15 @@ def merge_and_reset(model: PeftModel, seed: int) -> list[Tensor]:
             continue
         layer.merged_adapters.remove(adapter)  # it is the base's now: nothing may subtract it again
         A, B = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-        A.copy_(nn.init.kaiming_uniform_(torch.empty(A.shape), a=math.sqrt(5), generator=generator))
+        A.copy_(shared_out(nn.init.kaiming_uniform_(torch.empty(A.shape), a=math.sqrt(5), generator=generator), A))
         B.zero_()
         parameters += [A, B]
     return parameters
+
+
+def _sharded(model: nn.Module) -> bool:
+    """Whether FSDP2 has shared the weights out."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, BaseTunerLayer]]:

@@ -13,8 +13,8 @@ class Settings:
         model: Base model, a local folder or a hub id.
         task: Where rows and metrics come from: memorization, instruction, math, biomedical, finance, pretraining;
             without one `data` is learned, and its loss measured.
-        data: Rows to learn: a JSONL file (prompt/completion, messages, text or key/value), a CSV file of the same
-            fields, a folder of .txt and .md files, or a hub data set as owner/name or owner/name:split.
+        data: Rows to learn: a JSONL file (prompt/completion, messages, text or key/value), a CSV or Parquet file of the
+            same fields, a folder of .txt and .md files, or a hub data set as owner/name or owner/name:split.
         eval_data: Rows to measure on, in the same forms; without it a task's own, and without a task none.
         forgetting_data: General text, in the same forms, whose perplexity before and after training tells what was
             forgotten.

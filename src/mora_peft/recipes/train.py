@@ -120,6 +120,7 @@ def _train(config: TrainConfig, start: Path | None, callbacks: "Sequence[Trainer
             trainer.restore(resume)
         else:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        trainer.check_weights()
     except Diverged as error:
         status, message = "diverged", str(error)
     kept = trainer.state.global_step

@@ -5,16 +5,19 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerState
 from trl import SFTTrainer
+from trl.trainer import sft_trainer
 
 from mora_peft.errors import UserError, is_disk_full
 
-from . import checkpoints
+from . import checkpoints, streaming
 from .decoding import evaluating
 from .relora import MergeAndReset
 
@@ -39,6 +42,19 @@ class RecipeTrainer(SFTTrainer):
         self._clock = _StepClock()
         super().__init__(*args, **kwargs)
         self.add_callback(self._clock)
+
+    def _prepare_dataset(self, dataset, processing_class, args, packing, *others):
+        """The rows as tokens; those of rows that are kept on the disk are made part by part, and kept there too."""
+        prepare = super()._prepare_dataset
+        if not streaming.is_kept_on_disk(dataset):
+            return prepare(dataset, processing_class, args, packing, *others)
+        tokenizer = getattr(processing_class, "backend_tokenizer", None)
+        name = tokenizer.to_str() if tokenizer else processing_class.name_or_path
+        key = (name, self.chat_template, processing_class.eos_token, args.max_length, packing, args.packing_strategy)
+        with _without_turns():
+            return streaming.in_parts(
+                dataset, lambda part: prepare(part, processing_class, args, packing, *others), *key
+            )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of SFTTrainer; on a CPU computed from logits at the positions that some row has a label for.
@@ -69,6 +85,19 @@ class RecipeTrainer(SFTTrainer):
         if not math.isfinite(logs.get("loss", 0.0)):
             raise Diverged(f"The loss is {logs['loss']} at step {self.state.global_step}: try a lower learning rate.")
 
+    def check_weights(self) -> None:
+        """Raise Diverged, in all processes alike, where a trained weight is not finite.
+
+        That may be before a loss says so: the gradient can be the first to fail, in a run's last step even.
+        """
+        trained = (parameter.detach() for parameter in self.model.parameters() if parameter.requires_grad)
+        local = (tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in trained)
+        lost = torch.tensor(float(not all(tensor.isfinite().all() for tensor in local)), device=self.args.device)
+        if self.accelerator.reduce(lost).item():
+            raise Diverged(
+                f"The weights are no longer finite after step {self.state.global_step}: try a lower learning rate."
+            )
+
     def whole_state(self) -> dict[str, torch.Tensor] | None:
         """All weights by name, gathered by all processes together where each holds a part (FSDP, ZeRO-3); else None."""
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
@@ -95,6 +124,7 @@ class RecipeTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         staging = Path(self._get_output_dir(trial))
+        self.check_weights()
         name = f"checkpoint-{self.state.global_step}"
         target = Path(self.args.output_dir) / name
         if self.args.should_save:
@@ -103,9 +133,9 @@ class RecipeTrainer(SFTTrainer):
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
+            for callback in self._merging():
+                callback.save(self.model, staging / name, self.args.should_save)
             if self.args.should_save:
-                for callback in self._merging():
-                    callback.save(self.model, staging / name)
                 checkpoints.seal(staging / name)
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(staging / name, target)
@@ -127,6 +157,17 @@ class RecipeTrainer(SFTTrainer):
     def _merging(self) -> list[MergeAndReset]:
         """The callbacks that change the base, which a checkpoint must then hold too."""
         return [callback for callback in self.callback_handler.callbacks if isinstance(callback, MergeAndReset)]
+
+
+@contextmanager
+def _without_turns() -> Iterator[None]:
+    """Keep TRL from letting processes prepare rows in turn, where one prepares while the others wait for its file."""
+    turns = sft_trainer.global_then_local_main_first
+    sft_trainer.global_then_local_main_first = nullcontext
+    try:
+        yield
+    finally:
+        sft_trainer.global_then_local_main_first = turns
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from .layer import MoraLayer
+from .sharding import shape_of
 
 
 class MoraConv(MoraLayer):
@@ -29,11 +30,11 @@ class MoraConv(MoraLayer):
     def _adapter_output(self, adapter: str, x: Tensor) -> Tensor:
         """(batch, in, *positions) → (batch, out, *positions)."""
         base, M = self.get_base_layer(), self._scaled_M(adapter)
-        kernel = self.operator[adapter].delta_weight(M).view(base.weight.shape)
+        kernel = self.operator[adapter].delta_weight(M).view(shape_of(base.weight))
         return base._conv_forward(self._cast_input_dtype(x, M.dtype), kernel, None)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
-        return super().get_delta_weight(adapter).view(self.get_base_layer().weight.shape)
+        return super().get_delta_weight(adapter).view(shape_of(self.get_base_layer().weight))
 
     def lora_tensors(self, A: list[Tensor], B: list[Tensor]) -> dict[str, Tensor]:
         base = self.get_base_layer()

@@ -9,11 +9,12 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
 from peft.utils import quantization_extra_repr, resolve_quantization_backend
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from mora_peft.operators import Operator, can_fold, make_operator, needs_even_side, r_hat_for
 
 from .config import MoraConfig
+from .sharding import gathered, shared_out, whole
 
 BASE = "__base__"
 
@@ -186,14 +187,13 @@ class MoraLayer(nn.Module, BaseTunerLayer):
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """scaling · ΔW of `adapter`, in the layout of the base layer's weight: (d, k) for `nn.Linear`."""
-        delta = self.operator[adapter].delta_weight(self._merge_M(adapter)).to(self._M(adapter).dtype)
+        with gathered(self._M(adapter)):
+            delta = self.operator[adapter].delta_weight(self._merge_M(adapter)).to(self._M(adapter).dtype)
         return delta.T if self._transposed else delta
 
     def _merge_M(self, adapter: str) -> Tensor:
         """scaling · M, in float32 at least: rotating M in half precision would round more than once."""
-        M = self._M(adapter).detach()
-        if isinstance(M, DTensor):
-            M = M.full_tensor()
+        M = whole(self._M(adapter).detach())
         return M.to(torch.promote_types(M.dtype, torch.float32)) * self.scaling[adapter]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -208,19 +208,20 @@ class MoraLayer(nn.Module, BaseTunerLayer):
         for adapter in check_adapters_to_merge(self, adapter_names):
             if adapter not in self.operator:
                 continue
-            weight = self.get_base_weight()
-            overwritten = self.base_layer
-            if self.quantization_backend is None:
-                overwritten = [part.clone() for part in self._touched(weight, adapter)]
-            if safe_merge:
-                weight = weight.clone()
-            self._add_delta_(weight, adapter)
-            if safe_merge and not torch.isfinite(weight).all():
-                raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken")
-            if self.quantization_backend is not None:
-                self.base_layer = deepcopy(self.base_layer)
-            if safe_merge or self.quantization_backend is not None:
-                self.set_base_weight(weight)
+            with gathered(*self._weights(), self._M(adapter)):
+                weight = self.get_base_weight()
+                overwritten = self.base_layer
+                if self.quantization_backend is None:
+                    overwritten = [part.clone() for part in self._touched(weight, adapter)]
+                if safe_merge:
+                    weight = weight.clone()
+                self._add_delta_(weight, adapter)
+                if safe_merge and not torch.isfinite(weight).all():
+                    raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken")
+                if self.quantization_backend is not None:
+                    self.base_layer = deepcopy(self.base_layer)
+                if safe_merge or self.quantization_backend is not None:
+                    self.set_base_weight(weight)
             self._overwritten[adapter] = overwritten
             self.merged_adapters.append(adapter)
 
@@ -235,7 +236,7 @@ class MoraLayer(nn.Module, BaseTunerLayer):
             if isinstance(overwritten, nn.Module):
                 self.base_layer = overwritten
             elif adapter in self.operator:
-                with torch.no_grad():
+                with gathered(*self._weights()), torch.no_grad():
                     for part, before in zip(self._touched(self.get_base_weight(), adapter), overwritten, strict=True):
                         part.copy_(before)
 
@@ -243,6 +244,10 @@ class MoraLayer(nn.Module, BaseTunerLayer):
         """Leave ΔW of `adapter`, which is merged, in the base for good: nothing takes it out again."""
         self.merged_adapters.remove(adapter)
         del self._overwritten[adapter]
+
+    def _weights(self) -> list[nn.Parameter]:
+        """The base layer's own parameters, which merging changes some of."""
+        return list(self.get_base_layer().parameters(recurse=False))
 
     def _touched(self, weight: Tensor, adapter: str) -> list[Tensor]:
         """The entries of `weight` that merging `adapter` writes, as views."""
@@ -256,8 +261,7 @@ class MoraLayer(nn.Module, BaseTunerLayer):
         """`weight += scaling · ΔW` in place, in the layout that it has."""
         if isinstance(weight, DTensor):  # sharded (FSDP2): each process adds its own part of the whole ΔW
             delta = self.get_delta_weight(adapter).to(weight.dtype)
-            part = distribute_tensor(delta, weight.device_mesh, weight.placements, src_data_rank=None)
-            weight.to_local().add_(part.to_local())
+            weight.to_local().add_(shared_out(delta, weight).to_local())
             return
         self._add_whole_delta_(weight, adapter)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .config import MoraConfig
 from .layer import MoraLayer
+from .sharding import gathered, shape_of
 
 
 class ParamWrapper(MoraLayer):
@@ -25,7 +26,7 @@ class ParamWrapper(MoraLayer):
         return getattr(self.get_base_layer(), self.parameter_name)
 
     def _features(self, base: nn.Module) -> tuple[int, int]:
-        shape = getattr(self._parameter(), "ds_shape", self._parameter().shape)  # ZeRO-3 leaves an empty one behind
+        shape = shape_of(self._parameter())
         if len(shape) not in (2, 3) or not self._parameter().is_floating_point():
             raise ValueError(
                 f"`target_parameters` names {self.parameter_name}, which has {len(shape)} dimensions in "
@@ -83,8 +84,12 @@ class ParamWrapper(MoraLayer):
     def set_base_weight(self, weight_data: Tensor) -> None:
         self._parameter().data = weight_data
 
+    def _weights(self) -> list[nn.Parameter]:
+        return [self._parameter()]
+
     def get_delta_weight(self, adapter: str) -> Tensor:
-        return self._delta(adapter, self._merge_M(adapter)).to(self.mora_M[adapter].dtype)
+        with gathered(self._M(adapter)):
+            return self._delta(adapter, self._merge_M(adapter)).to(self.mora_M[adapter].dtype)
 
     def _matrices(self, weight: Tensor) -> list[Tensor]:
         """The parameter as views of (d, k)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mora_peft.recipes.data import as_chat, listed, read_questions, spoken
+from mora_peft.recipes.data import as_chat, listed, load_questions, read_questions, spoken
 from mora_peft.recipes.measures.choice import choice, options_of
 from mora_peft.recipes.measures.texts import overlap
 
@@ -45,11 +45,7 @@ class Options:
 
 def rows(options: Options, data: str | None = None) -> "Dataset":
     """The instructions to learn."""
-    from datasets import Dataset
-
-    return Dataset.from_list(
-        read_questions(needed(data or options.train, "instruction", "train", "data"), options.chat)
-    )
+    return load_questions(needed(data or options.train, "instruction", "train", "data"), options.chat)
 
 
 def tests(options: Options, rows: "Dataset | None" = None, eval_data: str | None = None) -> list[Test]:

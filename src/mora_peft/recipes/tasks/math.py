@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mora_peft.recipes.data import read_questions, spoken
+from mora_peft.recipes.data import load_questions, read_questions, spoken
 from mora_peft.recipes.measures.numbers import final_number
 
 from . import Test, tuning  # noqa: F401  (tuning is part of the task's protocol)
@@ -40,9 +40,7 @@ class Options:
 
 def rows(options: Options, data: str | None = None) -> "Dataset":
     """The problems to learn."""
-    from datasets import Dataset
-
-    return Dataset.from_list(read_questions(needed(data or options.train, "math", "train", "data"), options.chat))
+    return load_questions(needed(data or options.train, "math", "train", "data"), options.chat)
 
 
 def tests(options: Options, rows: "Dataset | None" = None, eval_data: str | None = None) -> list[Test]:

@@ -4,11 +4,13 @@ The model is best made from a configuration: `model: some/config.json`.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mora_peft.errors import UserError
-from mora_peft.recipes.data import load_texts
+from mora_peft.recipes.data import each_text, source_stamp
+from mora_peft.recipes.streaming import kept
 
 from . import Test, tuning  # noqa: F401  (tuning is part of the task's protocol)
 from ._files import Sources, check, needed, text_tests
@@ -44,10 +46,14 @@ class Options:
 
 def rows(options: Options, data: str | None = None) -> "Dataset":
     """The texts to learn, in rows of about equal length: short texts share one, long ones fill several."""
-    from datasets import Dataset
+    sources = needed(data or options.train, "pretraining", "train", "data")
 
-    texts = load_texts(needed(data or options.train, "pretraining", "train", "data"))["text"]
-    return Dataset.from_list([{"text": text} for text in cut("\n\n".join(texts), options.characters)])
+    def pieces() -> Iterator[dict[str, str]]:
+        parts = (part for text in each_text(sources) for part in ("\n\n", text))
+        next(parts)  # nothing stands before the first text
+        return ({"text": text} for text in cut(parts, options.characters))
+
+    return kept(pieces, "pieces", options.characters, *map(source_stamp, sources))
 
 
 def tests(options: Options, rows: "Dataset | None" = None, eval_data: str | None = None) -> list[Test]:
@@ -56,6 +62,18 @@ def tests(options: Options, rows: "Dataset | None" = None, eval_data: str | None
     return text_tests(sources, options.rows_per_test, options.block)
 
 
-def cut(text: str, characters: int) -> list[str]:
-    """`text` in pieces of `characters` at most, cut before white space where there is any; joined, they are `text`."""
-    return re.findall(rf"(?s).{{1,{characters}}}(?=\s|\Z)|.{{1,{characters}}}", text)
+def cut(parts: Iterable[str], characters: int) -> Iterator[str]:
+    """The text that `parts` make together, in pieces of `characters` at most, cut before white space if there is any.
+
+    The parts are taken one by one, and no more of the text is held than the part at hand and what is left of others.
+    """
+    piece = re.compile(rf"(?s).{{1,{characters}}}(?=\s|\Z)|.{{1,{characters}}}")
+    rest = ""
+    for part in parts:
+        rest, start = rest + part, 0
+        while len(rest) - start > characters:  # so that what follows the piece is known
+            found = piece.match(rest, start)
+            yield found[0]
+            start = found.end()
+        rest = rest[start:]
+    yield from piece.findall(rest)
