@@ -78,7 +78,8 @@ def with_server(part: str, adapters: Path, many: int, repeats: int, seconds: flo
     """The runs against a server that has `many` adapters: cold, and then in turns."""
     stock = part in ("stock-lora", "converted")
     port = free_port()
-    vllm = ["--port", str(port), "--max-model-len", "256", "--max-num-seqs", str(BATCH), "--max-loras", str(BATCH)]
+    vllm = ["--port", str(port), "--max-model-len", "256", "--max-num-seqs", str(BATCH)]
+    vllm += ["--max-loras", str(min(BATCH, many))]
     vllm += ["--max-cpu-loras", str(max(many, BATCH)), "--no-enable-log-requests", "--enforce-eager"]
     command, environment = prepare(ServeConfig(MODEL, str(adapters), vllm=vllm), os.environ, Machine.here())
     if stock:
