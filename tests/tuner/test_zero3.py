@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import adapted, inputs, logits, mora_layers
 from torch.testing import assert_close
 
+from mora_peft.tuner.parameter import ParamWrapper
 from mora_peft.tuner.sharding import gathered, is_partitioned
 
 STEPS = 3
@@ -73,6 +74,14 @@ def test_merging_gathers_what_it_needs(name, safe, monkeypatch):
     with gathered(*model.parameters()):  # as trainers do around a merge
         model.merge_adapter(safe_merge=safe)
     assert all(torch.equal(tensor, expected.state_dict()[key]) for key, tensor in state().items())
+
+
+def test_an_adapter_of_a_parameter_that_is_split_is_refused():
+    model = adapted("mixtral")
+    StandIn(model)
+    layer = next(layer for layer in mora_layers(model).values() if isinstance(layer, ParamWrapper))
+    with pytest.raises(ValueError, match="ZeRO-3 has split it over the processes"):
+        layer(torch.zeros(1, 4, 32))
 
 
 def process(rank: int, port: int, folder: str, operator: str) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .config import MoraConfig
 from .layer import MoraLayer
-from .sharding import gathered, shape_of
+from .sharding import gathered, is_partitioned, shape_of
 
 
 class ParamWrapper(MoraLayer):
@@ -64,6 +64,11 @@ class ParamWrapper(MoraLayer):
         if not adapters:
             return self.base_layer(*args, **kwargs)
         weight, name, inner = self._parameter(), self.parameter_name, self.base_layer
+        if is_partitioned(weight):
+            raise ValueError(
+                f"An adapter of a parameter ({name}) needs it whole, but ZeRO-3 has split it over the processes and "
+                "gathers it for its own module alone: leave out `target_parameters`, or shard by FSDP2."
+            )
         for adapter in adapters:
             weight = weight + sign * self._delta(adapter, self._scaled_M(adapter)).to(weight.dtype)
         while isinstance(inner, ParamWrapper):
