@@ -1,4 +1,8 @@
-"""Whether a model fits this machine's memory, said before it is loaded, with the numbers."""
+"""Whether a model fits this machine's memory, said before it is loaded, with the numbers.
+
+A rule of thumb, which needs no more of a model than its shapes: `mora inspect --plan` says it exactly, but takes seconds,
+and a model that cannot be planned can still be taught.
+"""
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.adapters import skeleton
