@@ -23,7 +23,9 @@ def teach_table(folder: Path) -> str:
         if not proofs:
             continue
         told = f"{title}, {proofs[0]['facts']} facts, {_seeds(len(proofs))}"
-        lines.append([told, "base model", "–", *(_shown(proofs, "before", *column) for column in COLUMNS.values()), "–", "–"])
+        lines.append(
+            [told, "base model", "–", *(_shown(proofs, "before", *column) for column in COLUMNS.values()), "–", "–"]
+        )
         for number, method in enumerate(proofs[0]["methods"]):
             runs = [proof["methods"][number] for proof in proofs]
             ratios = [run["forgetting"]["after"] / run["forgetting"]["before"] for run in runs]

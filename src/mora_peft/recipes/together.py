@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .decoding import evaluating
+
 SEES = "sees"  # (1, length, length), true where the row's token may look at the column's
 
 
@@ -63,6 +65,7 @@ def can_stand_together(model: torch.nn.Module) -> bool:
         return False
     rows = [{"input_ids": ids, "labels": [-100, -100, -100, *ids[3:]]} for ids in ([1, 2, 3, 4, 5], [1, 2, 6, 7])]
     batch = {name: value.to(model.device) for name, value in Together()(rows).items()}
-    both = model(**as_inputs(batch), use_cache=False).logits[0]
-    alone = model(input_ids=torch.tensor([rows[1]["input_ids"]], device=model.device), use_cache=False).logits[0]
+    with evaluating(model):
+        both = model(**as_inputs(batch), use_cache=False).logits[0]
+        alone = model(input_ids=torch.tensor([rows[1]["input_ids"]], device=model.device), use_cache=False).logits[0]
     return torch.allclose(both[-2:].float(), alone[-2:].float(), atol=0.05 * alone.float().std().item())

@@ -1,7 +1,7 @@
 """Whether a model fits this machine's memory, said before it is loaded, with the numbers.
 
-A rule of thumb, which needs no more of a model than its shapes: `mora inspect --plan` says it exactly, but takes seconds,
-and a model that cannot be planned can still be taught.
+A rule of thumb, which needs no more of a model than its shapes: the plan of `mora inspect` says it more exactly, but
+takes seconds, and not every model that can be taught can be planned.
 """
 
 from mora_peft.errors import UserError

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -17,7 +18,7 @@ from .settings import TeachConfig, rate
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_TIMED = 4  # steps
+_TIMED = 5  # steps
 _MEASUREMENTS = 8  # in a run
 _ENOUGH = 0.99  # recall
 _PATIENCE = 3  # measurements without a new best
@@ -54,7 +55,7 @@ def train_config(config: TeachConfig, folder: Path, model: str, method: str, opt
 def step_seconds(
     config: TeachConfig, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: list[dict[str, Any]]
 ) -> float:
-    """Seconds that a training step on `rows`, in their order, takes here: the mean of a few. Takes `base` over."""
+    """Seconds that a training step on `rows`, in their order, takes here: the median of a few. Takes `base` over."""
     import torch
 
     model = apply(config.method, base, config.r, "all-linear", config.method_options).model.train()
@@ -70,7 +71,7 @@ def step_seconds(
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         took.append(time.perf_counter() - began)
-    return sum(took[1:]) / _TIMED
+    return median(took[1:])
 
 
 def _labelled(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> dict[str, list[int]]:

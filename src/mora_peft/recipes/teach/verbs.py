@@ -120,7 +120,11 @@ def _parts(before: str, wh: str, after: str) -> tuple[list[str], str, list[str]]
     if words[0] in _LEADING or any(word[-1:] == "," or word[-2:] == "ed" or word in _LINKS for word in words[1:place]):
         return None
     # Where a second verb or value is joined on, the question would be about both.
-    if words[-1] == "and" or after.startswith(" and ") or any(word == "and" and later in _FORMS for word, later in pairwise([*words[place:], *after.split()])):
+    if (
+        words[-1] == "and"
+        or after.startswith(" and ")
+        or any(word == "and" and later in _FORMS for word, later in pairwise([*words[place:], *after.split()]))
+    ):
         return None
     subject, rest = words[:place], words[place + 1 :]
     subject[0] = _lowered(subject[0])
