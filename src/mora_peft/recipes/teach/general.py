@@ -4,6 +4,7 @@ Without any of the user's, it is what the base model itself answers to everyday 
 downloaded: to go on answering them in the same way is to have forgotten nothing of that.
 """
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -104,12 +105,14 @@ def general_rows(
         return kept, pieces[::_MEASURED]
     prompts = [chat_prompt(tokenizer, task) for task in _TASKS]
     answers = greedy(model, tokenizer, prompts, min(_LONGEST, tokens), one_line=False)
-    pairs = [(prompt, _ended(answer)) for prompt, answer in zip(prompts, answers, strict=True) if answer]
+    texts = [prompt + _ended(answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
+    # The question is learned too, as a part of general text; the template before it is there anyway.
+    head = os.path.commonprefix(prompts)
     rows = [
-        {"prompt": prompt, "completion": answer, "kind": "general", "document": ""}
-        for prompt, answer in _learned(pairs)
+        {"prompt": head, "completion": text.removeprefix(head), "kind": "general", "document": ""}
+        for text in _learned(texts)
     ]
-    return rows, [prompt + answer for prompt, answer in pairs[::_MEASURED]]
+    return rows, texts[::_MEASURED]
 
 
 def _ended(answer: str) -> str:

@@ -59,10 +59,10 @@ class TeachConfig:
     r: int = 8
     learning_rate: float | None = None
     minutes: float | None = None
-    passes: float = 10
+    passes: float = 4
     batch_size: int = 16
-    text_share: float = 0.1
-    general_share: float = 0.05
+    text_share: float = 0.03
+    general_share: float = 0.08
     earlier_share: float = 0.25
     passage_tokens: int = 128
     facts: int | None = None
