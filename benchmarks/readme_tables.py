@@ -1,8 +1,9 @@
-"""The README's tables of results, from the run.json files that are committed.
+"""The tables of results of README.md and docs/teach.md, from the results that are committed.
 
 `python benchmarks/readme_tables.py [STUDY ...]` fills the place of each study, `<!-- results:STUDY:begin -->` to
-`<!-- results:STUDY:end -->` in README.md, with the results in benchmarks/results/STUDY; without names, every place. The
-study `serving` is that of benchmarks/serving_batch.py and serving_scale.py. Doing it twice changes nothing.
+`<!-- results:STUDY:end -->`, with the results in benchmarks/results/STUDY; without names, every place. The study
+`serving` is that of benchmarks/serving_batch.py and serving_scale.py, `teach` that of benchmarks/teach.py. Doing it
+twice changes nothing.
 """
 
 import os
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from serving_tables import serving_table
+from teach_tables import teach_table
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.report import load_results
@@ -22,6 +24,7 @@ from mora_peft.recipes.report_page.tables import results
 from mora_peft.recipes.report_page.words import figures
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "teach.md")
 PLACE = re.compile(r"(<!-- results:(\S+):begin -->\n).*?(<!-- results:\2:end -->)", re.DOTALL)
 
 
@@ -34,14 +37,15 @@ def fill(readme: str, folder: Path, studies: list[str]) -> str:
     for study in studies:
         if study not in places:
             raise UserError(
-                f"There is no place for {study}: README.md needs <!-- results:{study}:begin --> and the same with end."
+                f"There is no place for {study}: a page needs <!-- results:{study}:begin --> and the same with end."
             )
 
     def filled(place: re.Match) -> str:
         begin, study, end = place.groups()
         if studies and study not in studies:
             return place[0]
-        table = serving_table(folder) if study == "serving" else tables(folder / study)
+        special = {"serving": lambda: serving_table(folder), "teach": lambda: teach_table(folder / "teach")}
+        table = special.get(study, lambda: tables(folder / study))()
         return f"{begin}{table}\n{end}"
 
     return PLACE.sub(filled, readme)
@@ -134,15 +138,17 @@ def markdown(header: list[str], lines: list[list[str]]) -> str:
 
 
 def main(studies: list[str]) -> int:
-    readme = ROOT / "README.md"
+    between = "\f"
+    whole = between.join(page.read_text(encoding="utf-8") for page in PAGES)
     try:
-        text = fill(readme.read_text(encoding="utf-8"), ROOT / "benchmarks" / "results", studies)
+        texts = fill(whole, ROOT / "benchmarks" / "results", studies).split(between)
     except UserError as error:
         print(f"readme_tables.py: {error}", file=sys.stderr)
         return 2
-    partial = readme.with_name(readme.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, readme)
+    for page, text in zip(PAGES, texts, strict=True):
+        partial = page.with_name(page.name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, page)
     return 0
 
 

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(ROOT / "models" / "SmolLM2-135M-Instruct"))
     parser.add_argument("--facts", type=int, default=120)
     parser.add_argument("--asked", type=int, default=60)
-    parser.add_argument("--passes", type=float, default=10)
+    parser.add_argument("--passes", type=float, default=TeachConfig.passes)
     parser.add_argument("--own", action="store_true", help="also ask examples/handbook-questions.jsonl")
     options = parser.parse_args()
     folder, own, control = ROOT / "examples" / "handbook", None, None

@@ -99,7 +99,8 @@ def test_serving_has_a_column_for_each_way_that_was_measured_and_a_dash_for_what
     assert [line[2] for line in lines] == ["0.40", "0.97", "–", "–", "–", "–", "–"]
 
 
-def test_the_readme_holds_the_committed_results():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert script.fill(readme, RESULTS, []) == readme, "run python benchmarks/readme_tables.py"
-    assert readme.count("<!-- results:") == 2 * len(script.PLACE.findall(readme)), "a place lacks its begin or its end"
+@pytest.mark.parametrize("page", script.PAGES, ids=lambda page: page.name)
+def test_a_page_holds_the_committed_results(page):
+    text = page.read_text(encoding="utf-8")
+    assert script.fill(text, RESULTS, []) == text, "run python benchmarks/readme_tables.py"
+    assert text.count("<!-- results:") == 2 * len(script.PLACE.findall(text)), "a place lacks its begin or its end"

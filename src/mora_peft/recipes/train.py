@@ -60,7 +60,7 @@ class TrainConfig(Settings):
         if self.peft_config is not None:
             self.method, self.method_options = "peft", {**self.method_options, "config": self.peft_config}
         self.learning_rate = self.learning_rate or method_named(self.method).learning_rate
-        if self.method == "prompt" and self.packing == "all":
+        if self.method == "prompt" and self.packing in ("all", "batch"):
             raise UserError("Rows behind a prompt of vectors cannot be kept apart: set packing to texts or none.")
         if self.method == "prompt" and is_configuration(self.model):
             raise UserError("A prompt needs a trained base, not a model from a configuration: choose another method.")
@@ -197,6 +197,7 @@ def _prepare(
     from .adapters import go_on_from
     from .embeddings import check_output_layer, train_embeddings
     from .progress import Progress
+    from .together import Together, can_stand_together
     from .trainer import RecipeTrainer
 
     quiet_libraries()
@@ -242,6 +243,7 @@ def _prepare(
         train_dataset=train_rows.select_columns(_columns(train_rows)),
         eval_dataset=eval_rows.select_columns(_columns(eval_rows)) if eval_rows is not None else None,
         processing_class=tokenizer,
+        data_collator=Together() if config.packing == "batch" and can_stand_together(tuned.model) else None,
         measure=measure if tests else None,
         keep_best=config.keep == "best",
         callbacks=[*([Progress()] if ranks.is_first() else []), *tuned.callbacks, *callbacks],

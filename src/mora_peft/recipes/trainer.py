@@ -20,6 +20,7 @@ from mora_peft.errors import UserError, is_disk_full
 from . import checkpoints, streaming
 from .decoding import evaluating
 from .relora import MergeAndReset
+from .together import SEES, as_inputs
 
 # Tokens whose logits are computed at once where the loss is measured: a few hundred megabytes for most vocabularies.
 _MOST_TOKENS = 4096
@@ -59,9 +60,10 @@ class RecipeTrainer(SFTTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of SFTTrainer; on a CPU computed from logits at the positions that some row has a label for.
 
-        There TRL's tiled output layer takes as long as the rest of a step; these logits take a tenth of that.
+        There TRL's tiled output layer takes as long as the rest of a step; these logits take a tenth of that. Rows that
+        stand together are always computed in this way.
         """
-        if inputs["labels"].device.type != "cpu" or return_outputs:
+        if (inputs["labels"].device.type != "cpu" and SEES not in inputs) or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         total, count = labelled_loss(model, inputs)
         if num_items_in_batch is None:
@@ -207,13 +209,13 @@ def _parts_to_measure(trainer: SFTTrainer) -> Iterator[dict[str, torch.Tensor]]:
 def labelled_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
     """The summed negative log-likelihood of the tokens of `batch` that have a label, and their number.
 
-    `batch` holds input_ids, attention_mask and labels, each (rows, length); labels are -100 where there is no loss.
+    `batch` holds input_ids, attention_mask and labels, each (rows, length), or rows that stand together; labels are
+    -100 where there is no loss.
     """
     targets = batch["labels"][:, 1:]
     positions = (targets != -100).any(dim=0).nonzero().squeeze(1)
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
     # Counted from the end, because prompt tuning puts vectors of its own before the row.
-    logits = model(**inputs, logits_to_keep=positions - batch["labels"].shape[1], use_cache=False).logits
+    logits = model(**as_inputs(batch), logits_to_keep=positions - batch["labels"].shape[1], use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), targets[:, positions].flatten(), ignore_index=-100, reduction="sum"
     )

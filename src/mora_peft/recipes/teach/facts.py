@@ -82,13 +82,13 @@ def _in_text(document: Document, topic: str, text: str) -> list[Fact]:
 def _chosen(sentence: str, found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     """The spans of a sentence that are asked for: the last ones, for which the sentence says most before them.
 
-    A name inside an English sentence's subject is what the sentence is about, and not what it says; one that is all of
-    the subject can be asked for.
+    A name or plain number inside an English sentence's subject is what the sentence is about, and not what it says; a
+    name that is all of the subject can be asked for.
     """
     said = [
         (start, end, kind)
         for start, end, kind in found
-        if kind != "name" or (has_verb(sentence[:start]) if start else starts_with_verb(sentence[end:]))
+        if kind not in ("name", "number") or (has_verb(sentence[:start]) if start else starts_with_verb(sentence[end:]))
     ]
     return said[-_MOST_A_SENTENCE:]
 

@@ -4,6 +4,8 @@ Without any of the user's, it is what the base model itself answers to everyday 
 downloaded: to go on answering them in the same way is to have forgotten nothing of that.
 """
 
+import os
+import re
 from typing import TYPE_CHECKING
 
 from mora_peft.recipes.data import load_texts
@@ -48,32 +50,78 @@ _TASKS = [
     "What is an atom?",
     "How do bees make honey?",
     "Give me an idea for dinner.",
+    "What makes a good friend?",
+    "Explain what a river is.",
+    "How do I clean a window?",
+    "What is the speed of light?",
+    "Write a headline about the weather.",
+    "How does a refrigerator work?",
+    "What do farmers do in winter?",
+    "List three games for children.",
+    "Why do leaves change colour?",
+    "What is a metaphor?",
+    "How do I prepare for a job interview?",
+    "Describe the taste of an orange.",
+    "What is an earthquake?",
+    "Write two sentences about the moon.",
+    "How are mountains made?",
+    "What is the largest animal?",
+    "Give advice to a new cyclist.",
+    "What is a budget?",
+    "How does the heart work?",
+    "Tell me something about ancient Rome.",
+    "What is the use of a dictionary?",
+    "How do I make new friends?",
+    "Explain the word courage.",
+    "What is a healthy breakfast?",
+    "Why is the sea salty?",
+    "Describe an old house.",
+    "What is music?",
+    "How do magnets work?",
+    "Write a short message to a neighbour.",
+    "What is the internet?",
+    "How long should I sleep?",
+    "Name four seasons and what people do in them.",
 ]
 _LONGEST = 48  # tokens of an answer
+_MEASURED = 4  # of so many texts, one measures
 
 
 def general_rows(
-    source: str | None, model: "Module", tokenizer: "PreTrainedTokenizerBase", tokens: int, count: int = 32
+    source: str | None, model: "Module", tokenizer: "PreTrainedTokenizerBase", tokens: int, count: int = 64
 ) -> tuple[list[dict[str, str]], list[str]]:
-    """Rows to learn, and texts to measure forgetting on, none in both; of each `count` at most.
+    """Rows to learn, and texts to measure forgetting on, none in both; `count` at most.
 
     They are cut from `source` (a file of rows or a folder of texts), or written by `model`, the base.
     """
     if source is not None:
         texts = [" ".join(text.split()) for text in load_texts(source)["text"]]
-        pieces = [_cut(tokenizer, text, tokens) for text in texts[: 2 * count]]
+        pieces = [_cut(tokenizer, text, tokens) for text in texts[:count]]
         if len(pieces) < 2:
             half = len(texts[0]) // 2
             pieces = [texts[0][:half], texts[0][half:]]
-        rows = [{"prompt": _first(piece), "completion": piece[len(_first(piece)) :]} for piece in pieces[1::2]]
-        return [row | {"kind": "general", "document": ""} for row in rows if row["completion"].strip()], pieces[::2]
+        rows = [{"prompt": _first(piece), "completion": piece[len(_first(piece)) :]} for piece in _learned(pieces)]
+        kept = [row | {"kind": "general", "document": ""} for row in rows if row["completion"].strip()]
+        return kept, pieces[::_MEASURED]
     prompts = [chat_prompt(tokenizer, task) for task in _TASKS]
     answers = greedy(model, tokenizer, prompts, min(_LONGEST, tokens), one_line=False)
-    pairs = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
+    texts = [prompt + _ended(answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
+    # The question is learned too, as a part of general text; the template before it is there anyway.
+    head = os.path.commonprefix(prompts)
     rows = [
-        {"prompt": prompt, "completion": answer, "kind": "general", "document": ""} for prompt, answer in pairs[1::2]
+        {"prompt": head, "completion": text.removeprefix(head), "kind": "general", "document": ""}
+        for text in _learned(texts)
     ]
-    return rows[:count], [prompt + answer for prompt, answer in pairs[::2]][:count]
+    return rows, texts[::_MEASURED]
+
+
+def _ended(answer: str) -> str:
+    """An answer up to its last full stop, since to learn one that breaks off is to learn to break off."""
+    return re.sub(r"(?s)(.*[.!?。！？]).*", r"\1", answer)
+
+
+def _learned(texts: list) -> list:
+    return [text for number, text in enumerate(texts) if number % _MEASURED]
 
 
 def _cut(tokenizer: "PreTrainedTokenizerBase", text: str, tokens: int) -> str:

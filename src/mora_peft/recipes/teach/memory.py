@@ -1,4 +1,8 @@
-"""Whether a model fits this machine's memory, said before it is loaded, with the numbers."""
+"""Whether a model fits this machine's memory, said before it is loaded, with the numbers.
+
+A rule of thumb, which needs no more of a model than its shapes: the plan of `mora inspect` says it more exactly, but
+takes seconds, and not every model that can be taught can be planned.
+"""
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.adapters import skeleton

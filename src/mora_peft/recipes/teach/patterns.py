@@ -7,7 +7,7 @@ _MONTHS = "January|February|March|April|May|June|July|August|September|October|N
 _MONTHS_RU = "января|февраля|марта|апреля|мая|июня|июля|августа|сентября|октября|ноября|декабря"
 _NUMBER = r"(?:\d{1,3}(?:[ ,\u00a0]\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?)"
 _WORDS = (
-    "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|ninety"
+    "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|ninety"
     "|[一二三四五六七八九十百两]+"
 )
 _UNITS = "|".join(
@@ -51,7 +51,7 @@ _KINDS = {
         rf"\b\d{{1,2}} (?:{_MONTHS_RU})(?: \d{{4}}(?: года)?)?",
         r"\d{4} ?年(?: ?\d{1,2} ?月(?: ?\d{1,2} ?日)?)?",
         r"\d{1,2}月\d{1,2}日",
-        r"(?:(?<=\bin )|(?<=\bsince )|(?<=\bв )|(?<=\bс ))(?:1[89]|20)\d\d\b(?: год[уа])?",
+        r"(?:(?<=\b(?:in|of|by) )|(?<=\b(?:since|until) )|(?<=\b[вс] ))(?:1[89]|20)\d\d\b(?: год[уа])?",
     ),
     "time": _any(r"\b\d{1,2}:\d{2}\b(?: ?[ap]\.?m\.?)?", r"\b\d{1,2} (?:am|pm)\b"),
     "money": _any(

@@ -9,12 +9,10 @@ from .documents import Document, plain
 from .facts import Fact, questions_of
 from .language import sentences
 from .settings import TeachConfig
-from .wordings import Row, taught
+from .wordings import Row, questioned, taught
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_BATCHES = 40  # that rows of like length are looked for in
 
 
 def chat_prompt(tokenizer: "PreTrainedTokenizerBase", question: str) -> str:
@@ -59,11 +57,11 @@ def passages(document: Document, tokenizer: "PreTrainedTokenizerBase", tokens: i
 def recall_rows(
     document: Document, facts: Iterable[Fact], tokenizer: "PreTrainedTokenizerBase"
 ) -> list[dict[str, str]]:
-    """The wordings that the facts of `document` are taught in, and the questions that it answers itself."""
+    """All wordings of the facts of `document`, and the questions that it answers itself."""
     rows = [
         as_prompt(tokenizer, row) | {"kind": "recall", "document": document.path}
         for fact in facts
-        for row in taught(fact)
+        for row in (*taught(fact), Row(questioned(fact), fact.answer, True))
     ]
     rows += [
         as_prompt(tokenizer, Row(question, answer, True)) | {"kind": "question", "document": document.path}
@@ -84,10 +82,9 @@ def a_pass(recall: int, texts: int, general: int, config: TeachConfig) -> tuple[
 
 
 def scheduled(recall: list[dict], texts: list[dict], general: list[dict], config: TeachConfig) -> list[dict]:
-    """Rows in the order that they are learned in, for all passes: in each batch rows of like length.
+    """Rows in the order that they are learned in, for all passes.
 
-    A pass has every row of `recall`, and takes passages and general text in turn. A passage among short rows would make
-    all of them as long as it is: both lengths and chance decide what is in a batch, and chance alone which comes when.
+    A pass has every row of `recall`, and takes passages and general text in turn.
     """
     draw = random.Random(config.seed)
     more, kept = a_pass(len(recall), len(texts), len(general), config)
@@ -97,14 +94,7 @@ def scheduled(recall: list[dict], texts: list[dict], general: list[dict], config
         rows = [*recall, *islice(text, more), *islice(other, kept)]
         draw.shuffle(rows)
         order += rows
-    found, part_size = [], config.batch_size * _BATCHES
-    for start in range(0, len(order), part_size):
-        part = sorted(order[start : start + part_size], key=lambda row: len(row["prompt"] + row["completion"]))
-        batches = [part[first : first + config.batch_size] for first in range(0, len(part), config.batch_size)]
-        last = [batches.pop()] if len(batches[-1]) < config.batch_size else []
-        draw.shuffle(batches)
-        found += batches + last
-    return [row for batch in found for row in batch]
+    return order
 
 
 def _endless(rows: list[dict], draw: random.Random) -> Iterator[dict]:

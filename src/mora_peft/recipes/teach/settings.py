@@ -36,7 +36,7 @@ class TeachConfig:
         asked: Ask so many held-out questions at most.
         control: Folder of documents that are not taught, to ask about too; without it, pages of the package's own.
         questions: JSONL file of your own questions (prompt, completion), which are asked and never taught.
-        general: General text (a file of rows, or a folder): half of it is learned against forgetting, the other half
+        general: General text (a file of rows, or a folder): most of it is learned against forgetting, and a quarter
             tells what was forgotten. Without it, what the base model itself answers to everyday questions.
         writer: Address of an OpenAI-compatible server that writes further wordings, such as
             http://localhost:8000/v1. The documents' sentences are sent there; without it nothing is sent anywhere.
@@ -59,10 +59,10 @@ class TeachConfig:
     r: int = 8
     learning_rate: float | None = None
     minutes: float | None = None
-    passes: float = 10
+    passes: float = 4
     batch_size: int = 16
-    text_share: float = 0.1
-    general_share: float = 0.05
+    text_share: float = 0.03
+    general_share: float = 0.08
     earlier_share: float = 0.25
     passage_tokens: int = 128
     facts: int | None = None

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CLAIM = "teach.json"  # names what a folder belongs to, from its first moment on
 PROOF, PAGE = "proof.json", "proof.html"
+_FEW = 2  # passes, with which a model learns little
 
 
 def teach(config: TeachConfig) -> Path:
@@ -97,7 +98,7 @@ def _begun(
         return found | {"steps": planned_steps(config, found["a_pass"], seconds), "seconds": seconds}
 
     plan = _remembered(rows / "plan.json", planned)
-    _say_plan(config, plan)
+    _say_plan(config, plan, len(made.facts))
     return before, plan
 
 
@@ -246,9 +247,13 @@ def _say_recall(who: str, sets: dict[str, list], scores: dict[str, list]) -> Non
     print(f"{who}: exact answers to questions: {told}", flush=True)
 
 
-def _say_plan(config: TeachConfig, plan: dict[str, Any]) -> None:
+def _say_plan(config: TeachConfig, plan: dict[str, Any], facts: int) -> None:
     rows, passes = sum(plan["rows"].values()), plan["steps"] * config.batch_size / plan["a_pass"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in plan["rows"].items())
     print(f"Learning {rows} rows ({kinds}) in {plan['steps']} steps, {passes:.1f} passes.", flush=True)
-    if config.minutes and passes < 2:
-        print(f"{config.minutes:g} minutes are short for so many: give more, or ask for fewer --facts.", flush=True)
+    if config.minutes and passes < _FEW and facts:
+        print(
+            f"{config.minutes:g} minutes are short for {facts} facts: give more, or take --facts "
+            f"{max(1, round(facts * passes / _FEW))}.",
+            flush=True,
+        )

@@ -2,11 +2,14 @@
 
 import time
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from mora_peft.recipes.methods import apply
+from mora_peft.recipes.together import Together, can_stand_together
 from mora_peft.recipes.train import TrainConfig
 from mora_peft.recipes.trainer import labelled_loss
 
@@ -15,6 +18,7 @@ from .settings import TeachConfig, rate
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_TIMED = 5  # steps
 _MEASUREMENTS = 8  # in a run
 _ENOUGH = 0.99  # recall
 _PATIENCE = 3  # measurements without a new best
@@ -39,6 +43,7 @@ def train_config(config: TeachConfig, folder: Path, model: str, method: str, opt
         r=config.r,
         steps=steps,
         batch_size=config.batch_size,
+        packing="batch",
         max_length=max(256, config.passage_tokens + 64),
         dtype=config.dtype,
         seed=config.seed,
@@ -50,26 +55,29 @@ def train_config(config: TeachConfig, folder: Path, model: str, method: str, opt
 def step_seconds(
     config: TeachConfig, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: list[dict[str, Any]]
 ) -> float:
-    """Seconds a training step takes here: the mean over a few batches, the first one aside. Takes `base` over."""
+    """Seconds that a training step on `rows`, in their order, takes here: the median of a few. Takes `base` over."""
     import torch
 
     model = apply(config.method, base, config.r, "all-linear", config.method_options).model.train()
+    collator = Together() if can_stand_together(model) else DataCollatorForLanguageModeling(tokenizer.pad_token_id)
     took = []
-    # Batches hold rows of like length, so that a few from all lengths stand for all.
-    ids = sorted((tokenizer(row["prompt"] + row["completion"])["input_ids"] for row in rows), key=len)
-    for place in (0.5, 0.1, 0.3, 0.5, 0.7, 0.9):
-        start = round(place * max(0, len(ids) - config.batch_size))
-        chosen = [ids[n % len(ids)] for n in range(start, start + config.batch_size)]
-        batch = tokenizer.pad({"input_ids": chosen}, padding_side="right", return_tensors="pt").to(model.device)
+    for step in range(_TIMED + 1):  # the first is not counted
+        first = step * config.batch_size
+        chosen = [_labelled(tokenizer, rows[n % len(rows)]) for n in range(first, first + config.batch_size)]
         began = time.perf_counter()
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        loss, _ = labelled_loss(model, {"input_ids": batch["input_ids"], "labels": labels})
-        loss.backward()
+        batch = {name: value.to(model.device) for name, value in collator(chosen).items()}
+        labelled_loss(model, batch)[0].backward()
         model.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         took.append(time.perf_counter() - began)
-    return sum(took[1:]) / len(took[1:])
+    return median(took[1:])
+
+
+def _labelled(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> dict[str, list[int]]:
+    """A row as the trainer has it, but for the end of the text."""
+    ids, prompt = tokenizer(row["prompt"] + row["completion"])["input_ids"], tokenizer(row["prompt"])["input_ids"]
+    return {"input_ids": ids, "labels": [-100] * len(prompt) + ids[len(prompt) :]}
 
 
 def planned_steps(config: TeachConfig, rows: int, seconds: float | None) -> int:

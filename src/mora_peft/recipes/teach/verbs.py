@@ -46,6 +46,8 @@ _COMMON = """
     Express
 """.split()
 _LEADING = "In On At After Before Since While Although When If During For With By As Over Compared Because From".split()
+_BEING = ("is", "are", "was", "were")
+_ARTICLES = ("a", "an", "the")
 _LINKS = ("that", "which", "who", "and", "because")
 _LONGEST_SUBJECT, _LONGEST = 7, 30  # words
 _PREPOSITIONS = "in on at by from to for with of under after before since until within over about".split()
@@ -66,6 +68,50 @@ def question(before: str, wh: str, after: str) -> str | None:
     after = after.rstrip(" .!;")
     if not before.strip(" "):
         return f"{_capital(wh)}{after}?" if starts_with_verb(after) else None
+    if (parts := _parts(before, wh, after)) is None:
+        return None
+    subject, said, rest = parts
+    helper, verb = _FORMS.get(said, ("do", said))
+    return f"{_capital(wh)} {' '.join([helper, *subject, *([verb] if verb else []), *rest])}{_spaced(after)}?"
+
+
+def clause(before: str, wh: str, after: str) -> str | None:
+    """The same question as a part of a sentence, such as one that begins with "Tell me".
+
+    >>> clause("The kettle costs ", "how much", " in every shop.")
+    'how much the kettle costs in every shop'
+    >>> clause("Tolva Bright was founded in ", "when", " by Ansel Coriband.")
+    'when Tolva Bright was founded by Ansel Coriband'
+    """
+    after = after.rstrip(" .!;")
+    if not before.strip(" "):
+        return f"{wh}{after}" if starts_with_verb(after) else None
+    if (parts := _parts(before, wh, after)) is None:
+        return None
+    subject, said, rest = parts
+    return f"{wh} {' '.join([*subject, said, *rest])}{_spaced(after)}"
+
+
+def active(before: str, wh: str, after: str) -> str | None:
+    """The question for who does what is done `by` them; None where nothing is.
+
+    >>> active("The large press was built by ", "who", " in 1974.")
+    'Who built the large press in 1974?'
+    >>> active("Tours are led by ", "who", ".")
+    'Who leads tours?'
+    """
+    after = after.rstrip(" .!;")
+    if not before.rstrip().endswith(" by") or (parts := _parts(before, wh, after)) is None:
+        return None
+    subject, said, rest = parts
+    if said not in _BEING or len(rest) != 2 or _FORMS.get(rest[0], ("", ""))[0] != "did":
+        return None
+    verb = _third(_FORMS[rest[0]][1]) if said in ("is", "are") else rest[0]
+    return f"{_capital(wh)} {' '.join([verb, *subject])}{_spaced(after)}?"
+
+
+def _parts(before: str, wh: str, after: str) -> tuple[list[str], str, list[str]] | None:
+    """The subject, the first verb and the rest of what stands before the answer; None where they cannot be told."""
     words = before.rstrip(" ,").split(" ")
     place = _verb_at(words)
     if place is None or place > _LONGEST_SUBJECT or len(words) + len(after.split()) > _LONGEST:
@@ -73,17 +119,20 @@ def question(before: str, wh: str, after: str) -> str | None:
     # Subjects that hold a clause, or are none.
     if words[0] in _LEADING or any(word[-1:] == "," or word[-2:] == "ed" or word in _LINKS for word in words[1:place]):
         return None
-    # Where a second verb is joined on, the question would be about both.
-    if any(word == "and" and later in _FORMS for word, later in pairwise([*words[place:], *after.split()])):
+    # Where a second verb or value is joined on, the question would be about both.
+    if (
+        words[-1] == "and"
+        or after.startswith(" and ")
+        or any(word == "and" and later in _FORMS for word, later in pairwise([*words[place:], *after.split()]))
+    ):
         return None
-    helper, verb = _FORMS.get(words[place], ("do", words[place]))
     subject, rest = words[:place], words[place + 1 :]
     subject[0] = _lowered(subject[0])
-    if rest and rest[-1] in ("the", "a", "an"):
+    if rest and rest[-1] in _ARTICLES:
         rest.pop()
     if rest and rest[-1] in _PREPOSITIONS and wh in ("when", "where"):
         rest.pop()
-    return f"{_capital(wh)} {' '.join([helper, *subject, *([verb] if verb else []), *rest])}{_spaced(after)}?"
+    return subject, words[place], rest
 
 
 def has_verb(text: str) -> bool:
@@ -96,9 +145,16 @@ def starts_with_verb(text: str) -> bool:
     return not text.isascii() or (text.split() or [""])[0] in _FORMS
 
 
+def is_noun(word: str) -> bool:
+    """Whether `word` may be one that a name follows, such as `network`: no verb, preposition or article."""
+    return word.isalpha() and word not in {*_FORMS, *_PLAIN, *_PREPOSITIONS, *_ARTICLES, "called", "named", "and", "up"}
+
+
 def _verb_at(words: list[str]) -> int | None:
     """The place of the first verb after the first word: a plain form counts behind a plural, a noun before none."""
     for place in range(1, len(words)):
+        if place == 1 and words[0].lower() in _ARTICLES:
+            continue  # a lost key
         following = words[place + 1] if place + 1 < len(words) else ""
         if words[place] in _FORMS and not (words[place] not in _AUXILIARIES and following in _FORMS):
             return place

@@ -4,11 +4,12 @@ Each row has a prompt and what follows. Chats (`chat` true) are written with the
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from .facts import Fact
-from .verbs import question
+from .verbs import active, clause, is_noun, question
 
 
 class Row(NamedTuple):
@@ -26,8 +27,9 @@ class Words:
     gap: str  # a sentence with a gap, asked for in a chat
     topic: str  # what a sentence stands under
     turned: str  # what follows the answer first, then what is before it
+    asked: tuple[str, ...]  # sentences around a question
     cell: tuple[str, ...]  # a table's cell as text, up to its value
-    cell_question: str  # taught
+    cell_questions: tuple[str, ...]  # taught
     cell_asked: str  # never taught
     wh: dict[str, str]  # question words by the kind of an answer; "" for all other kinds
 
@@ -35,10 +37,17 @@ class Words:
 WORDS = {
     "en": Words(
         gap="Fill in the gap: {before}____{after}",
-        topic="{title}, {topic}: {before}",
+        topic="{topic}: {before}",
         turned="{after}: {before}",
+        asked=(
+            "Tell me {clause}.", "Do you know {clause}?", "I would like to know {clause}.", "Please find out {clause}.",
+            "Can you say {clause}?", "{topic}: {clause}?",
+        ),
         cell=("{topic}. The {column} of {entity} is", "{topic} | {entity} | {column} |"),
-        cell_question="What is the {column} of {entity}?",
+        cell_questions=(
+            "What is the {column} of {entity}?", "Tell me the {column} of {entity}.", "{entity}: {column}?",
+            "Do you know the {column} of {entity}?",
+        ),
         cell_asked="I am looking at {entity} in {topic}. Which {column} does it have?",
         wh={
             "date": "when", "time": "what time", "money": "how much", "percent": "what percentage",
@@ -48,10 +57,11 @@ WORDS = {
     ),
     "ru": Words(
         gap="Заполните пропуск: {before}____{after}",
-        topic="{title}, {topic}: {before}",
+        topic="{topic}: {before}",
         turned="{after}: {before}",
+        asked=(),
         cell=("{topic}. {column} ({entity}):", "{topic} | {entity} | {column} |"),
-        cell_question="Что указано для «{entity}» в графе «{column}»?",
+        cell_questions=("Что указано для «{entity}» в графе «{column}»?", "{entity}: {column}?"),
         cell_asked="Меня интересует {entity} ({topic}). Какое значение имеет {column}?",
         wh={
             "date": "когда", "time": "в какое время", "money": "сколько денег",
@@ -61,10 +71,11 @@ WORDS = {
     ),
     "zh": Words(
         gap="填空：{before}____{after}",
-        topic="{title}，{topic}：{before}",
+        topic="{topic}：{before}",
         turned="{after}：{before}",
+        asked=(),
         cell=("{topic}。{entity}的{column}是", "{topic} | {entity} | {column} |"),
-        cell_question="{entity}的{column}是什么？",
+        cell_questions=("{entity}的{column}是什么？", "{entity}：{column}？"),
         cell_asked="请查一下{topic}里的{entity}，{column}那一栏写的是什么？",
         wh={
             "date": "什么时候", "time": "几点", "money": "多少钱", "percent": "百分之多少", "code": "什么编号",
@@ -79,11 +90,11 @@ _UNIT = re.compile(r"^[\d.,]+ ((?:square |cubic )?[a-z]{3,}s)$")
 
 
 def taught(fact: Fact) -> list[Row]:
-    """The wordings that a fact is taught in: as it stands, with a gap, turned around, as a question."""
+    """The wordings that a fact is taught in: as it stands, with a gap, turned around, and as questions."""
     words, parts = WORDS.get(fact.language, WORDS["en"]), _parts(fact)
     if fact.entity:
         said = [Row(text.format(**parts), fact.answer, False) for text in words.cell]
-        return [*said, Row(words.cell_question.format(**parts), fact.answer, True)]
+        return [*said, *(Row(text.format(**parts), fact.answer, True) for text in words.cell_questions)]
     rows = [
         Row(words.gap.format(**parts), fact.answer, True),
         Row(words.topic.format(**parts).rstrip(), fact.answer + parts["after"], False),
@@ -91,9 +102,11 @@ def taught(fact: Fact) -> list[Row]:
     end = parts["after"].strip(" ,.;:。；，")
     if parts["before"].strip() and len(end) > 3:
         rows.append(Row(words.turned.format(before=parts["before"], after=_capital(end)).rstrip(), fact.answer, False))
-    if (asked := _in_place(fact)) != questioned(fact):
-        rows.append(Row(asked, fact.answer, True))
-    return rows
+    moved, asked = _moved(fact, question), [_in_place(fact)]
+    if moved is not None:
+        asked += [moved, *(text.format(clause=_moved(fact, clause), **parts) for text in words.asked)]
+    held_out = key(questioned(fact))
+    return rows + [Row(text, fact.answer, True) for text in asked if key(text) != held_out]
 
 
 def questioned(fact: Fact) -> str:
@@ -101,11 +114,20 @@ def questioned(fact: Fact) -> str:
     words, parts = WORDS.get(fact.language, WORDS["en"]), _parts(fact)
     if fact.entity:
         return words.cell_asked.format(**parts)
-    if fact.language not in ("ru", "zh"):
-        moved = question(parts["before"], _wh(fact, words), parts["after"])
-        if moved is not None:
-            return moved
-    return _in_place(fact)
+    return _moved(fact, active) or _moved(fact, question) or _in_place(fact)
+
+
+def _moved(fact: Fact, form: Callable[[str, str, str], str | None]) -> str | None:
+    """A question by the rules of English; None in other languages, and where the rules do not reach."""
+    if fact.language in ("ru", "zh"):
+        return None
+    words, parts = WORDS.get(fact.language, WORDS["en"]), _parts(fact)
+    before, wh = parts["before"], _wh(fact, words)
+    said = before.split()
+    if fact.kind in ("term", "code", "number") and len(said) > 2 and is_noun(said[-1]):
+        # `the network "Guest"`: which network.
+        before, wh = " ".join(said[:-1]), f"which {said[-1]}"
+    return form(before, wh, parts["after"])
 
 
 def _in_place(fact: Fact) -> str:
@@ -118,7 +140,7 @@ def _in_place(fact: Fact) -> str:
 def _wh(fact: Fact, words: Words) -> str:
     """The question word for a fact's answer: for its kind, or more narrowly for what stands before it or in it."""
     kind, before = fact.kind, fact.sentence[: fact.start].split()
-    if kind == "quantity" and _DURATION.search(fact.answer):
+    if kind == "quantity" and _DURATION.search(fact.answer) and not fact.sentence.startswith(" of ", fact.end):
         kind = "duration"
     if kind == "name" and before:
         kind = "place" if before[-1] in ("in", "at", "behind", "beside") else "maker" if before[-1] == "by" else kind
