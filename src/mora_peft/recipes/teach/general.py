@@ -107,7 +107,7 @@ def general_rows(
     answers = greedy(model, tokenizer, prompts, min(_LONGEST, tokens), one_line=False)
     texts = [prompt + _ended(answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
     # The question is learned too, as a part of general text; the template before it is there anyway.
-    head = os.path.commonprefix(prompts)
+    head = os.path.commonprefix(prompts)  # noqa: RUF071, it is text
     rows = [
         {"prompt": head, "completion": text.removeprefix(head), "kind": "general", "document": ""}
         for text in _learned(texts)
