@@ -11,7 +11,7 @@ import torch
 import yaml
 from peft import AutoPeftModelForCausalLM, PeftModel
 from pydantic import ValidationError
-from stand_ins import AXOLOTL, install
+from tools_stand_ins import AXOLOTL, install
 from transformers import AutoModelForCausalLM
 
 from mora_peft import MoraConfig

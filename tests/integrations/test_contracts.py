@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
-from stand_ins import AXOLOTL, SWIFT
+from tools_stand_ins import AXOLOTL, SWIFT
 
 
 def arguments(function) -> list[str]:

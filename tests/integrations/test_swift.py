@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
-from stand_ins import SWIFT, install
+from tools_stand_ins import SWIFT, install
 from transformers import AutoModelForCausalLM
 
 from mora_peft.errors import UserError
