@@ -19,7 +19,7 @@ def test_a_stand_in_is_like_the_real_thing(tool, modules):
     for module, content in modules.items():
         for name, stand_in in content.items():
             real = getattr(import_module(module), name)
-            if inspect.isfunction(stand_in) and stand_in.__module__ == "stand_ins":
+            if inspect.isfunction(stand_in) and stand_in.__module__ == "tools_stand_ins":
                 assert arguments(real) == arguments(stand_in), name
             if inspect.isclass(stand_in):
                 for method, own in inspect.getmembers(stand_in, inspect.isfunction):
