@@ -101,8 +101,8 @@ class MoraModel(BaseTuner):
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         unloaded = isinstance(child, MoraLayer) and new_module is child.get_base_layer()
-        # What a ParamWrapper wraps has no `weight` to hand on, as PEFT expects of layers. A base layer that gets its place
-        # back has its own, which could not be set in hqq's.
+        # What a ParamWrapper wraps has no `weight` to hand on, as PEFT expects of layers. A base layer that gets its
+        # place back has its own, which could not be set in hqq's.
         if isinstance(child, ParamWrapper) or unloaded:
             setattr(parent, child_name, new_module)
         else:
