@@ -1,10 +1,12 @@
 """What `mora inspect --plan` says against what a step takes: SmolLM2-135M, MoRA r=8 on all linear layers, one thread.
 
 `python benchmarks/plan.py` writes benchmarks/results/plan.json: for SmolLM2 planned and measured bytes, the latter the
-resident memory of a process of its own during two steps, above that before the model was made; for the shapes in
-configs/shapes what is planned, in GiB.
+resident memory of a process of its own during two steps, above that before the model was made; measured once more
+where glibc gives freed memory back at once (MALLOC_MMAP_THRESHOLD_=65536: every tensor beyond 64 KiB has pages of its
+own); for the shapes in configs/shapes what is planned, in GiB.
 """
 
+import os
 import subprocess
 import sys
 import threading
@@ -46,8 +48,11 @@ def resident() -> int:
         return int(file.read().split()[1]) * 4096
 
 
-def measure(rows: int, tokens: int, dtype: str, again: bool) -> int:
-    """The most resident memory during two steps, read every two milliseconds; run in a fresh process."""
+def measure(rows: int, tokens: int, dtype: str, again: bool) -> tuple[int, float]:
+    """The most resident memory during two steps, read every two milliseconds, and the seconds of the second step's CPU.
+
+    Run in a fresh process.
+    """
     before, most, done = resident(), 0, threading.Event()
 
     def watch() -> None:
@@ -62,26 +67,33 @@ def measure(rows: int, tokens: int, dtype: str, again: bool) -> int:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     ids = torch.zeros(rows, tokens, dtype=torch.long)
     for _ in range(2):
+        begun = time.process_time()
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+    seconds = time.process_time() - begun
     done.set()
     watcher.join()
-    return most - before
+    return most - before, round(seconds, 2)
 
 
 def main() -> None:
     small, shapes = [], []
     for rows, tokens, dtype, again in MEASURED:
-        found = subprocess.run(
-            [sys.executable, __file__, *map(str, (rows, tokens, dtype, again))],
-            capture_output=True,
-            check=True,
-            text=True,
-        )
-        memory, peak = planned(MODEL, rows, tokens, dtype, bool(again)), int(found.stdout.split()[-1])
         case = {"rows": rows, "tokens": tokens, "dtype": dtype, "recomputed": bool(again)}
-        small.append(case | {"planned": memory.total, "measured": peak, "ratio": round(memory.total / peak, 3)})
+        case["planned"] = planned(MODEL, rows, tokens, dtype, bool(again)).total
+        for name, settings in (("", {}), ("_given_back", {"MALLOC_MMAP_THRESHOLD_": "65536"})):
+            found = subprocess.run(
+                [sys.executable, __file__, *map(str, (rows, tokens, dtype, again))],
+                env=os.environ | settings,
+                capture_output=True,
+                check=True,
+                text=True,
+            )
+            peak, seconds = found.stdout.split()[-2:]
+            case |= {f"measured{name}": int(peak), f"ratio{name}": round(case["planned"] / int(peak), 3)}
+            case[f"seconds{name}"] = float(seconds)
+        small.append(case)
     for name, stored, again in PLANNED:
         memory = planned(f"configs/shapes/{name}.json", 1, 2048, "bfloat16", again, stored)
         parts = {part: round(getattr(memory, part) / 2**30, 2) for part in
@@ -94,6 +106,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(measure(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1"))
+        print(*measure(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1"))
     else:
         main()

@@ -34,8 +34,8 @@ def hqq_in_place(model):
 
     linear = [(name, module) for name, module in model.named_modules() if type(module) is nn.Linear]
     for name, module in linear[:-1]:  # the last one is the output layer
-        layer = HQQLinear(module, BaseQuantizeConfig(nbits=4, group_size=32), torch.float32, device="cpu")
-        model.set_submodule(name, layer)
+        settings = BaseQuantizeConfig(nbits=4, group_size=32)
+        model.set_submodule(name, HQQLinear(module, settings, compute_dtype=torch.float32, device="cpu"))
     return model
 
 

@@ -100,7 +100,10 @@ class MoraModel(BaseTuner):
         return MoraLinear(target, adapter_name, **options, **quantization_kwargs)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        if isinstance(child, ParamWrapper):  # what it wraps has no `weight` to hand on, as PEFT expects of layers
+        unloaded = isinstance(child, MoraLayer) and new_module is child.get_base_layer()
+        # What a ParamWrapper wraps has no `weight` to hand on, as PEFT expects of layers. A base layer that gets its
+        # place back has its own, which could not be set in hqq's.
+        if isinstance(child, ParamWrapper) or unloaded:
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)
