@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import yaml
 from peft import AutoPeftModelForCausalLM, PeftModel
 from pydantic import ValidationError
 from tools_stand_ins import AXOLOTL, install
+from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from mora_peft import MoraConfig
@@ -180,8 +182,16 @@ def test_axolotl_trains_with_it(bits, tiny_model, tmp_path):
         "attn_implementation": "eager",
     } | bits
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "axolotl.cli.train", str(tmp_path / "config.yaml")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")
+    axolotl("train", tmp_path)
+    model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     assert any(layer.mora_M["default"].any() for layer in model.modules() if isinstance(layer, MoraLayer))
+    axolotl("merge_lora", tmp_path)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "merged", dtype=torch.float32)
+    for name, weight in model.merge_and_unload().state_dict().items():
+        assert_close(merged.state_dict()[name], weight, rtol=0.02, atol=0.002)  # Axolotl saves 16 bits
+
+
+def axolotl(command: str, folder: Path) -> None:
+    words = [sys.executable, "-m", f"axolotl.cli.{command}", str(folder / "config.yaml")]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
