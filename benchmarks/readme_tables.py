@@ -6,15 +6,16 @@
 twice changes nothing.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
 
+from markdown_table import markdown
 from serving_tables import serving_table
 from teach_tables import teach_table
 
 from mora_peft.errors import UserError
+from mora_peft.recipes.files import write_text
 from mora_peft.recipes.report import load_results
 from mora_peft.recipes.report_page.capacity import BITS, Store, stores
 from mora_peft.recipes.report_page.groups import Comparison, Group, gather
@@ -131,12 +132,6 @@ def capacity_table(found: list[Store]) -> str:
     return markdown(header, [[store.label, *(spread(store.at(pairs), metric) for pairs in sizes)] for store in found])
 
 
-def markdown(header: list[str], lines: list[list[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    plain = [[cell.replace("|", "\\|").replace("\u00a0", " ") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in plain)
-
-
 def main(studies: list[str]) -> int:
     between = "\f"
     whole = between.join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -146,9 +141,7 @@ def main(studies: list[str]) -> int:
         print(f"readme_tables.py: {error}", file=sys.stderr)
         return 2
     for page, text in zip(PAGES, texts, strict=True):
-        partial = page.with_name(page.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, page)
+        write_text(page, text)
     return 0
 
 

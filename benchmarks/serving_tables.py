@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from markdown_table import markdown
+
 #: Columns: what is served, its case in serving_batch.json, its part of serving_scale/.
 COLUMNS = {
     "MoRA (rotation)": ("plugin rotation", "rotation"),
@@ -36,7 +38,7 @@ def serving_table(folder: Path) -> str:
     lines = [line for line in lines if set(line[1:]) != {"–"}]
     measured = [place for place in range(len(COLUMNS) + 1) if {line[place] for line in lines[1:]} != {"–"}]
     header, *rows = [[line[place] for place in measured] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(measured), *rows))
+    return markdown(header, rows)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

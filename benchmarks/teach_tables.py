@@ -5,6 +5,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from markdown_table import markdown
+
 #: What a column is called, and the set of questions and the measure that it shows.
 COLUMNS = {
     "held-out wordings": ("taught", "exact"),
@@ -17,7 +19,8 @@ NAMES = {"handbook": "the handbook", "beige-book": "Beige Book", "plos": "PLOS"}
 
 def teach_table(folder: Path) -> str:
     """A line for each model and source: exact answers as the mean over its seeds, with the lowest and highest."""
-    lines = [["taught", "model", "parameters", *COLUMNS, "perplexity of general text", "training, minutes"]]
+    header = ["taught", "model", "parameters", *COLUMNS, "perplexity of general text", "training, minutes"]
+    lines = []
     for name, title in NAMES.items():
         proofs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(f"{name}-seed*.json"))]
         if not proofs:
@@ -33,7 +36,7 @@ def teach_table(folder: Path) -> str:
             cells = [_shown(proofs, method["method"], *column) for column in COLUMNS.values()]
             parameters = f"{method['trainable_parameters']:,}"
             lines.append(["", method["label"], parameters, *cells, f"×{fmean(ratios):.2f}", f"{fmean(minutes):.0f}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
+    return markdown(header, lines)
 
 
 def _seeds(count: int) -> str:

@@ -6,9 +6,10 @@ downloaded: to go on answering them in the same way is to have forgotten nothing
 
 import os
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from mora_peft.recipes.data import load_texts
+from mora_peft.recipes.data import each_text
 from mora_peft.recipes.decoding import greedy
 
 from .rows import chat_prompt
@@ -95,8 +96,8 @@ def general_rows(
     They are cut from `source` (a file of rows or a folder of texts), or written by `model`, the base.
     """
     if source is not None:
-        texts = [" ".join(text.split()) for text in load_texts(source)["text"]]
-        pieces = [_cut(tokenizer, text, tokens) for text in texts[:count]]
+        texts = [" ".join(text.split()) for text in islice(each_text(source), count)]
+        pieces = [_cut(tokenizer, text, tokens) for text in texts]
         if len(pieces) < 2:
             half = len(texts[0]) // 2
             pieces = [texts[0][:half], texts[0][half:]]

@@ -65,9 +65,10 @@ def question(before: str, wh: str, after: str) -> str | None:
     >>> question("", "who or what", " leads the kettle group.")
     'Who or what leads the kettle group?'
     """
-    after = after.rstrip(" .!;")
     if not before.strip(" "):
-        return f"{_capital(wh)}{after}?" if starts_with_verb(after) else None
+        asked = clause(before, wh, after)
+        return asked and f"{_capital(asked)}?"
+    after = after.rstrip(" .!;")
     if (parts := _parts(before, wh, after)) is None:
         return None
     subject, said, rest = parts
