@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from datasets import Dataset
 
 from mora_peft.errors import UserError
 from mora_peft.recipes import train
+from mora_peft.recipes.measures.perplexity import answer_perplexity
+from mora_peft.recipes.models import load_base
 from mora_peft.recipes.train import TrainConfig
 
 
@@ -32,6 +36,21 @@ def test_what_a_run_did_to_general_text(settings, general, tmp_path):
     assert adapted["after"] != pytest.approx(adapted["before"], rel=1e-3)
     # A prompt that nobody has trained yet is no part of the base either.
     assert found("prompt", "prompt")["before"] == pytest.approx(still["before"], rel=1e-4)
+
+
+def test_of_rows_with_prompts_the_completions_are_measured(settings, tmp_path):
+    def before(name, rows):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        changes = {"output": str(tmp_path / name), "steps": 1, "forgetting_data": str(file)}
+        return run(TrainConfig(**settings | changes))["forgetting"]["before"]
+
+    rows = [{"prompt": f"The {n} ships", "completion": " left the harbour at dawn."} for n in range(4)]
+    apart = before("apart", rows)
+    whole = before("whole", [{"text": row["prompt"] + row["completion"]} for row in rows])
+    assert apart != pytest.approx(whole, rel=1e-3)
+    model, tokenizer = load_base(settings["model"], torch.float32)
+    assert apart == pytest.approx(answer_perplexity(model, tokenizer, Dataset.from_list(rows)), rel=1e-4)
 
 
 def test_a_resumed_run_remembers_the_base(settings, general, interrupted):

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 from mora_peft.recipes.measures.bits import stored_bits
-from mora_peft.recipes.measures.perplexity import perplexity
+from mora_peft.recipes.measures.perplexity import answer_perplexity, perplexity
 from mora_peft.recipes.measures.scoring import by_length, completion_ids, log_likelihoods
 from mora_peft.recipes.methods import apply
 from mora_peft.recipes.models import load_base
@@ -110,6 +110,18 @@ def test_blocks_count_every_token_but_the_first_once(tiny_model):
         assert sum(len(block) - 1 for block in blocks) == len(ids) - 1
         losses += [-value for block in blocks for value in by_definition(model, block, 1)]
     found = perplexity(model, tokenizer, Dataset.from_dict({"text": TEXTS}), 16, 2)
+    assert found == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-4)
+
+
+def test_the_perplexity_of_answers_leaves_their_prompts_out(model):
+    model, tokenizer = model
+    rows = Dataset.from_list([{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS])
+    found = answer_perplexity(model, tokenizer, rows, 2)
+    model.eval()
+    losses = []
+    for pair in PAIRS:
+        before, after = completion_ids(tokenizer, *pair)
+        losses += [-value for value in by_definition(model, before + after, len(before))]
     assert found == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-4)
 
 

@@ -84,6 +84,6 @@ def test_the_command_adds_it_all_up(tiny_model, capsys):
     assert main(words) == 0
     memory = json.loads(capsys.readouterr().out)["memory"]
     assert memory.pop("total") == sum(memory.values()) > 0
-    assert main(["inspect", tiny_model, "--plan", "--gradient-checkpointing", "--quantization", "nf4"]) == 0
+    assert main(["inspect", "--model", tiny_model, "--plan", "--gradient-checkpointing", "--quantization", "nf4"]) == 0
     assert "activations recomputed" in capsys.readouterr().out
     assert main(["inspect", tiny_model, "--plan", "--batch-size", "0"]) == 2

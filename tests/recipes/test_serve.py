@@ -16,8 +16,8 @@ from mora_peft.recipes.serving.folder import RANKS, adapters_in, demand_of
 from mora_peft.recipes.serving.launch import Machine, ServeConfig, groups, option_of, prepare
 from mora_peft.tuner.files import WEIGHTS
 
-SMALL = Machine(accelerator=False, cores=2, memory=16 * 2**30)
-LARGE = Machine(accelerator=True, cores=64, memory=512 * 2**30)
+SMALL = Machine(accelerator=False, cores=2, memory=40 * 2**30, node=16 * 2**30)
+LARGE = Machine(accelerator=True, cores=64, memory=512 * 2**30, node=256 * 2**30)
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_more_slots_keep_more_adapters(tiny_model, folder):
 def test_adapters_in_memory_stay_within_half_of_it(tiny_model, tmp_path):
     for number in range(100):
         write(tmp_path / f"a{number}", {"peft_type": "MORA", "r": 8}, size=1000)
-    machine = Machine(accelerator=False, cores=8, memory=120_000)
+    machine = Machine(accelerator=False, cores=8, memory=120_000, node=120_000)
     found, _ = options(ServeConfig(tiny_model, str(tmp_path)), machine=machine)
     assert int(found["max-cpu-loras"][0]) * 1000 <= 60_000
 

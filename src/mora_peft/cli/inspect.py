@@ -5,4 +5,6 @@ from mora_peft.recipes.inspect import InspectConfig, inspect
 
 
 def main(argv: list[str]) -> int:
-    return run_command("inspect", InspectConfig, inspect, argv, positional=True)
+    # The other commands call a base model --model; here it is the first word, and may be named so.
+    words = [word.removeprefix("--model=") for word in argv if word != "--model"]
+    return run_command("inspect", InspectConfig, inspect, words, positional=True)

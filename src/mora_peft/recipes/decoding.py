@@ -1,8 +1,8 @@
-"""Greedy answers to many prompts at once, on a model of any method."""
+"""Answers to many prompts at once, the likeliest or drawn, on a model of any method."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -27,19 +27,47 @@ def greedy(
     decoded together, with a cache. Touches no random numbers and leaves the model in the mode (train or eval) that it
     was in.
     """
+    line_ends = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", "\n\n")] if one_line else []
+    ends = [tokenizer.eos_token_id, *(ids[0] for ids in line_ends if len(ids) == 1)]
+    settings = {"do_sample": False, "max_new_tokens": max_new_tokens, "eos_token_id": ends}
+    answers = _generated(model, tokenizer, prompts, settings | {"begin_suppress_tokens": ends}, batch_size)
+    return [text.split("\n")[0].strip() if one_line else text for text in answers]
+
+
+def drawn(
+    model: "Module",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: list[Prompt],
+    max_new_tokens: int,
+    seed: int,
+    batch_size: int = 128,
+) -> list[str]:
+    """What `model` may write after each prompt, up to the end of the text, each token drawn by its probability.
+
+    The same seed draws the same; random numbers elsewhere are left as they are.
+    """
+    import torch
+
+    plain = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": 1.0}
+    settings = plain | {"max_new_tokens": max_new_tokens, "eos_token_id": tokenizer.eos_token_id}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return _generated(model, tokenizer, prompts, settings, batch_size)
+
+
+def _generated(
+    model: "Module",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: list[Prompt],
+    settings: dict[str, Any],
+    batch_size: int,
+) -> list[str]:
+    """The texts that `model` writes by the `settings` of a GenerationConfig."""
     import torch
     from transformers import GenerationConfig
 
-    line_ends = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", "\n\n")] if one_line else []
-    ends = [tokenizer.eos_token_id, *(ids[0] for ids in line_ends if len(ids) == 1)]
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=ends,
-        begin_suppress_tokens=ends,
-    )
-    room = max(1, context_length(model) - max_new_tokens)
+    settings = GenerationConfig(**settings, pad_token_id=tokenizer.pad_token_id)
+    room = max(1, context_length(model) - settings.max_new_tokens)
     ids = [prompt_ids(tokenizer, prompt)[-room:] for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
     answers = [""] * len(ids)
@@ -54,7 +82,7 @@ def greedy(
             # Prompt tuning returns the new tokens after the prompt as well, whatever it puts before it.
             new = tokens[:, inputs["input_ids"].shape[1] :]
             for index, text in zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                answers[index] = text.strip().split("\n")[0].strip() if one_line else text.strip()
+                answers[index] = text.strip()
     return answers
 
 

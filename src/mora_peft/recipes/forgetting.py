@@ -1,14 +1,16 @@
-"""Forgetting: what training did to the perplexity of general text, which it was not about."""
+"""Forgetting: what training did to the perplexity of general text, or of general answers, which it was not about."""
 
 import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mora_peft.errors import UserError
+
 from . import ranks
-from .data import load_texts
+from .data import each_row, load_questions, load_texts
 from .files import write_json
-from .measures.perplexity import perplexity
+from .measures.perplexity import answer_perplexity, perplexity
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -19,10 +21,17 @@ FORGETTING = "forgetting.json"  # what the base was like, for a run that is resu
 
 
 class Forgetting:
-    """Measures a run's `forgetting_data`; UserError where it holds chats, or nothing."""
+    """Measures a run's `forgetting_data`: texts, or completions after their prompts.
+
+    UserError where it holds chats, or nothing.
+    """
 
     def __init__(self, config: Settings):
-        rows = load_texts(config.forgetting_data)
+        source = config.forgetting_data
+        first = next(each_row(source))
+        if not isinstance(first.get("prompt", ""), str):
+            raise UserError(f"{source} holds chats: expected rows with a text, or a prompt and a completion.")
+        rows = load_texts(source) if "text" in first else load_questions(source)
         self.rows = rows.select(range(min(config.forgetting_rows, len(rows))))
         self.config = config
         self.found: dict[str, Any] = {}
@@ -52,4 +61,7 @@ class Forgetting:
         self.found["after"] = self._measured(model, tokenizer)
 
     def _measured(self, model: "Module", tokenizer: "PreTrainedTokenizerBase") -> float:
-        return perplexity(model, tokenizer, self.rows, self.config.max_length, self.config.evaluate_batch_size)
+        size = self.config.evaluate_batch_size
+        if "prompt" in self.rows.column_names:
+            return answer_perplexity(model, tokenizer, self.rows, size)
+        return perplexity(model, tokenizer, self.rows, self.config.max_length, size)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -71,15 +70,6 @@ def peak_memory_bytes() -> int:
     """The largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def available_memory() -> int:
-    """Bytes of memory that programs can still have."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _cpu_name() -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from mora_peft.recipes.decoding import context_length, evaluating
 
-from .scoring import by_length, logits_at
+from .scoring import by_length, completion_ids, log_likelihoods, logits_at
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,6 +42,19 @@ def perplexity(
                     scores[: len(targets)].float(), targets, reduction="sum"
                 ).item()
     return math.exp(min(total / sum(len(block) - 1 for block in blocks), 700.0))
+
+
+def answer_perplexity(
+    model: "Module", tokenizer: "PreTrainedTokenizerBase", rows: "Dataset", batch_size: int = 8
+) -> float:
+    """exp of the mean negative log-likelihood of the tokens of the completions of `rows`, each after its prompt.
+
+    Over answers that a model has drawn itself, the logarithm of another model's perplexity over its own is how far
+    apart they are (the Kullback-Leibler divergence, in nats a token).
+    """
+    pairs = list(zip(rows["prompt"], rows["completion"], strict=True))
+    tokens = sum(len(completion_ids(tokenizer, *pair)[1]) for pair in pairs)
+    return math.exp(min(-sum(log_likelihoods(model, tokenizer, pairs, batch_size)) / tokens, 700.0))
 
 
 def text_perplexity(

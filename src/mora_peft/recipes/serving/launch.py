@@ -14,7 +14,7 @@ from mora_peft.serving.plugin import RANGE, check_version, installed
 from mora_peft.tuner.files import CONFIG
 
 from ..adapters import linear_shapes
-from ..provenance import available_memory
+from ..free_memory import available_memory, node_memory
 from .folder import RANKS, Demand, adapters_in, demand_of
 
 #: The module that `vllm serve` stands for; the command itself does not start from every distribution of vLLM.
@@ -58,11 +58,13 @@ def serve(config: ServeConfig) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """What of this machine decides defaults: whether it has an accelerator, its usable cores and its free memory."""
+    """What of this machine decides defaults: whether it has an accelerator, its usable cores, its free memory in bytes,
+    and how much of that the node of processors with the least has."""
 
     accelerator: bool
     cores: int
     memory: int
+    node: int
 
     @staticmethod
     def here() -> "Machine":
@@ -70,7 +72,7 @@ class Machine:
         import torch
 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return Machine(torch.accelerator.is_available(), cores, available_memory())
+        return Machine(torch.accelerator.is_available(), cores, available_memory(), node_memory())
 
 
 def prepare(config: ServeConfig, environment: Mapping[str, str], machine: Machine) -> tuple[list[str], dict[str, str]]:
@@ -210,8 +212,8 @@ def _variables(given: Given, machine: Machine) -> dict[str, str]:
         # The API server, the engine and its worker share the cores; vLLM would bind threads and starve the others.
         variables = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(max(machine.cores - 1, 1))}
     if not given.says("kv-cache-memory-bytes") and not given.says("gpu-memory-utilization"):
-        # vLLM would take nearly all memory, where adapters must have room as well.
-        variables["VLLM_CPU_KVCACHE_SPACE"] = str(max(machine.memory // 4 // 2**30, 1))
+        # vLLM would take nearly all memory, where adapters must have room as well; and it takes it from one node.
+        variables["VLLM_CPU_KVCACHE_SPACE"] = str(max(machine.node // 4 // 2**30, 1))
     return variables
 
 

@@ -1,6 +1,6 @@
 """General text: some to keep learning, against forgetting, and some to measure forgetting by.
 
-Without any of the user's, it is what the base model itself answers to everyday questions, so that nothing has to be
+Without any of the user's, it is what the base model itself may answer to everyday questions, so that nothing has to be
 downloaded: to go on answering them in the same way is to have forgotten nothing of that.
 """
 
@@ -9,8 +9,8 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from mora_peft.recipes.data import each_text
-from mora_peft.recipes.decoding import greedy
+from mora_peft.recipes.data import each_text, row_end
+from mora_peft.recipes.decoding import drawn
 
 from .rows import chat_prompt
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedTokenizerBase
 
+_GENERAL = {"kind": "general", "document": ""}
 _TASKS = [
     "Explain how rain forms.",
     "Why is the sky blue?",
@@ -85,35 +86,53 @@ _TASKS = [
     "Name four seasons and what people do in them.",
 ]
 _LONGEST = 48  # tokens of an answer
-_MEASURED = 4  # of so many texts, one measures
+_DRAWS = 2  # answers to a question
+_MEASURED = 4  # of so many texts, or questions, one measures
 
 
 def general_rows(
-    source: str | None, model: "Module", tokenizer: "PreTrainedTokenizerBase", tokens: int, count: int = 64
-) -> tuple[list[dict[str, str]], list[str]]:
-    """Rows to learn, and texts to measure forgetting on, none in both; `count` at most.
+    source: str | None, model: "Module", tokenizer: "PreTrainedTokenizerBase", tokens: int, seed: int, count: int = 64
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Rows to learn, and rows to measure forgetting on, none in both.
 
-    They are cut from `source` (a file of rows or a folder of texts), or written by `model`, the base.
+    They are cut from the first `count` texts of `source` (a file of rows or a folder of texts), or drawn by `seed` from
+    `model`, the base. Rows that measure are texts, or prompts with the answers that were drawn.
     """
-    if source is not None:
-        texts = [" ".join(text.split()) for text in islice(each_text(source), count)]
-        pieces = [_cut(tokenizer, text, tokens) for text in texts]
-        if len(pieces) < 2:
-            half = len(texts[0]) // 2
-            pieces = [texts[0][:half], texts[0][half:]]
-        rows = [{"prompt": _first(piece), "completion": piece[len(_first(piece)) :]} for piece in _learned(pieces)]
-        kept = [row | {"kind": "general", "document": ""} for row in rows if row["completion"].strip()]
-        return kept, pieces[::_MEASURED]
+    if source is None:
+        return _answered(model, tokenizer, min(_LONGEST, tokens), seed)
+    texts = [" ".join(text.split()) for text in islice(each_text(source), count)]
+    pieces = [_cut(tokenizer, text, tokens) for text in texts]
+    if len(pieces) < 2:
+        half = len(texts[0]) // 2
+        pieces = [texts[0][:half], texts[0][half:]]
+    rows = [{"prompt": _first(piece), "completion": piece[len(_first(piece)) :]} for piece in _learned(pieces)]
+    kept = [row | _GENERAL for row in rows if row["completion"].strip()]
+    return kept, [{"text": piece} for piece in pieces[::_MEASURED]]
+
+
+def _answered(
+    model: "Module", tokenizer: "PreTrainedTokenizerBase", tokens: int, seed: int
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Everyday questions with what the base may answer.
+
+    Drawn answers are a fair sample of what it knows to say, so to learn them holds all of it, and what they lose in
+    likelihood is what was forgotten; the one likeliest answer would say little of the rest.
+    """
     prompts = [chat_prompt(tokenizer, task) for task in _TASKS]
-    answers = greedy(model, tokenizer, prompts, min(_LONGEST, tokens), one_line=False)
-    texts = [prompt + _ended(answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
+    answers = drawn(model, tokenizer, prompts * _DRAWS, tokens, seed)
+    pairs = [
+        [(prompt, row_end(prompt, answer)) for answer in answers[number :: len(prompts)] if answer]
+        for number, prompt in enumerate(prompts)
+    ]
+    measured = [{"prompt": prompt, "completion": answer} for some in pairs[::_MEASURED] for prompt, answer in some]
     # The question is learned too, as a part of general text; the template before it is there anyway.
     head = os.path.commonprefix(prompts)  # noqa: RUF071, it is text
     rows = [
-        {"prompt": head, "completion": text.removeprefix(head), "kind": "general", "document": ""}
-        for text in _learned(texts)
+        {"prompt": head, "completion": (prompt + _ended(answer)).removeprefix(head)} | _GENERAL
+        for some in _learned(pairs)
+        for prompt, answer in some
     ]
-    return rows, texts[::_MEASURED]
+    return rows, measured
 
 
 def _ended(answer: str) -> str:
@@ -121,8 +140,8 @@ def _ended(answer: str) -> str:
     return re.sub(r"(?s)(.*[.!?。！？]).*", r"\1", answer)
 
 
-def _learned(texts: list) -> list:
-    return [text for number, text in enumerate(texts) if number % _MEASURED]
+def _learned(items: list) -> list:
+    return [item for number, item in enumerate(items) if number % _MEASURED]
 
 
 def _cut(tokenizer: "PreTrainedTokenizerBase", text: str, tokens: int) -> str:

@@ -6,8 +6,8 @@ takes seconds, and not every model that can be taught can be planned.
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.adapters import skeleton
+from mora_peft.recipes.free_memory import available_memory
 from mora_peft.recipes.models import resolve_dtype
-from mora_peft.recipes.provenance import available_memory
 
 #: Beside the weights, training holds activations and what libraries take, about so many times the weights, and so much.
 _SHARE, _FIXED = 0.5, 1.0e9

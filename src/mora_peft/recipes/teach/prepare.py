@@ -134,14 +134,14 @@ def write_rows(
     if earlier and (file := earlier.folder / "rows" / "taught.jsonl").is_file():
         before = [row for row in read_rows(str(file), also=("kind",)) if row["kind"] != "general"]
         recall += [row | {"kind": "earlier"} for row in _spread(before, round(config.earlier_share * len(recall)))]
-    general, measured_texts = general_rows(config.general, base, tokenizer, config.passage_tokens)
+    general, measured_by = general_rows(config.general, base, tokenizer, config.passage_tokens, config.seed)
     rows = recall + texts + general
     folder = Path(config.output) / "rows"
     write_lines(folder / "taught.jsonl", rows)
     write_lines(folder / "schedule.jsonl", scheduled(recall, texts, general, config))
     progress = progress or rows[:_PROGRESS]
     write_lines(folder / "progress.jsonl", [{name: row[name] for name in ("prompt", "completion")} for row in progress])
-    write_lines(folder / "general.jsonl", [{"text": text} for text in measured_texts])
+    write_lines(folder / "general.jsonl", measured_by)
     counts = Counter(row["kind"] for row in rows)
     return {"rows": dict(counts), "a_pass": len(recall) + sum(a_pass(len(recall), len(texts), len(general), config))}
 
