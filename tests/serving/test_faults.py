@@ -104,10 +104,13 @@ class Server:
         response.connection = connection
         return response
 
+    def metrics(self, name: str) -> list[str]:
+        """The lines of /metrics that measure `name`."""
+        return [line for line in self.call("/metrics")[1].splitlines() if line.startswith(name + "{")]
+
     def running(self) -> int:
         """Requests that the engine works on."""
-        lines = self.call("/metrics")[1].splitlines()
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("vllm:num_requests_running{"))
+        return sum(int(float(line.split()[-1])) for line in self.metrics("vllm:num_requests_running"))
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +307,8 @@ def test_more_requests_than_places_wait_for_their_turn(server):
     with ThreadPoolExecutor(64) as pool:
         answers = list(pool.map(server.ask, names * 16))
     assert answers == [expected[name] for name in names * 16]
+    # However many adapters ran together, /metrics names the latest of them only, and does not grow.
+    assert len(server.metrics("vllm:lora_requests_info")) == 1
 
 
 def test_a_client_that_is_killed_frees_its_place(server):

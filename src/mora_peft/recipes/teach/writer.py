@@ -1,10 +1,8 @@
 """Further wordings of facts, written by a server that speaks OpenAI's chat API: asked for by name, or not at all."""
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from urllib.error import URLError
-from urllib.request import Request, urlopen
+from typing import Any
 
 from mora_peft.errors import UserError
 
@@ -53,13 +51,15 @@ class Writer:
         lines = said["choices"][0]["message"]["content"].split("\n")
         return [text for line in lines if (text := line.strip(" -*0123456789.")) and text[-1] in "?？"][:2]
 
-    def _call(self, path: str, body: dict | None = None) -> dict:
-        headers = {"Content-Type": "application/json"}
-        if secret := os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {secret}"
-        request = Request(self.url + path, json.dumps(body).encode() if body else None, headers)
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        import httpx
+
+        secret = os.environ.get("OPENAI_API_KEY")
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         try:
-            with urlopen(request, timeout=_SECONDS) as answer:
-                return json.load(answer)
-        except (URLError, OSError, ValueError) as error:
+            answer = httpx.request(
+                "POST" if body else "GET", self.url + path, json=body, headers=headers, timeout=_SECONDS
+            )
+            return answer.raise_for_status().json()
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise UserError(f"The writer at {self.url} does not answer as OpenAI's API does: {error}.") from error

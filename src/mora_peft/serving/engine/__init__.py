@@ -8,8 +8,8 @@ def install() -> None:
     global _installed
     if _installed:
         return
-    from . import answers, faults, layers, loading, names, steps
+    from . import answers, faults, layers, loading, metrics, names, steps
 
-    for part in (layers, loading, steps, faults, answers, names):
+    for part in (layers, loading, steps, faults, answers, names, metrics):
         part.install()
     _installed = True
