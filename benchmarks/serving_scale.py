@@ -9,7 +9,7 @@ for themselves and can be run at any time:
     stock-lora          LoRA through vLLM alone, with its own resolver
     converted           sharing MoRA as the exact LoRA that it is, through vLLM alone; 5 adapters only
     peft                MoRA in one process by PEFT: one adapter at a time, requests of the same one together
-    beside              rotation with 5 adapters and the short workloads of `converted` and `peft`, to hold these against
+    beside              rotation with 5 adapters and the short workloads of `converted` and `peft`, to compare with
 
 The workload is that of `mora bench serve`, after the S-LoRA paper, with its lengths scaled to one CPU thread; requests
 come faster than they can be served, as they do there. A server gets 2,000 adapters in its folder; they are asked for
@@ -45,10 +45,9 @@ SHORT = {"converted": 4.0, "peft": 20.0}
 
 def main(part: str, folder: Path, many: int, repeats: int, seconds: float, more: bool) -> None:
     if part == "beside":
-        adapters = make(folder, "rotation", FEW)
-        _common.save("serving_scale/beside", {
-            other: with_server("rotation", adapters, FEW, repeats, min(seconds, short)) for other, short in SHORT.items()
-        })  # fmt: skip
+        found = {other: with_server("rotation", make(folder, "rotation", FEW), FEW, repeats, short)
+                 for other, short in SHORT.items()}  # fmt: skip
+        _common.save("serving_scale/beside", found)
         return
     seconds = min(seconds, SHORT.get(part, seconds))
     if part == "converted":
@@ -178,7 +177,7 @@ def answered(model, tokenizer, adapters: Path, trace: list) -> list:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("part", choices=["rotation", "sharing", "lora", "stock-lora", "converted", "peft"])
+    parser.add_argument("part", choices=["rotation", "sharing", "lora", "stock-lora", "converted", "peft", "beside"])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "mora-adapters")
     parser.add_argument("--many", type=int, default=MANY)
     parser.add_argument("--repeats", type=int, default=3)

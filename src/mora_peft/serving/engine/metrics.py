@@ -10,7 +10,7 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 
 def install() -> None:
-    """Forget the gauge's lines before a new one is written; a line's value is the time, so the newest is what counts."""
+    """Forget the gauge's lines before a new one is written: a line's value is its time, so the newest counts."""
     record = PrometheusStatLogger.record
 
     def record_latest(self: PrometheusStatLogger, scheduler_stats: Any, *args: Any, **options: Any) -> None:
