@@ -40,7 +40,7 @@ LENGTHS = (8, 64)
 #: Requests that run at once, and as many slots for adapters.
 BATCH = 32
 #: Ways to serve that take so much longer get the first seconds of the workload only.
-SHORT = {"converted": 4.0, "peft": 20.0}
+SHORT = {"converted": 4.0, "peft": 4.0}
 
 
 def main(part: str, folder: Path, many: int, repeats: int, seconds: float, more: bool) -> None:
