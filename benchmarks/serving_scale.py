@@ -9,7 +9,7 @@ for themselves and can be run at any time:
     stock-lora          LoRA through vLLM alone, with its own resolver
     converted           sharing MoRA as the exact LoRA that it is, through vLLM alone; 5 adapters only
     peft                MoRA in one process by PEFT: one adapter at a time, requests of the same one together
-    beside              rotation with 5 adapters and the short workloads of `converted` and `peft`, to compare with
+    beside              rotation through `mora serve` with what `converted` and `peft` get, to compare them with
 
 The workload is that of `mora bench serve`, after the S-LoRA paper, with its lengths scaled to one CPU thread; requests
 come faster than they can be served, as they do there. A server gets 2,000 adapters in its folder; they are asked for
@@ -39,22 +39,17 @@ RATE, SECONDS = 8.0, 60.0
 LENGTHS = (8, 64)
 #: Requests that run at once, and as many slots for adapters.
 BATCH = 32
-#: Ways to serve that take so much longer get the first seconds of the workload only.
-SHORT = {"converted": 4.0, "peft": 4.0}
+#: Two ways to serve take so much longer that they get the first seconds of the workload only.
+SHORT = {"converted": 4.0, "peft": 4.0, "beside": 4.0}
 
 
 def main(part: str, folder: Path, many: int, repeats: int, seconds: float, more: bool) -> None:
-    if part == "beside":
-        found = {other: with_server("rotation", make(folder, "rotation", FEW), FEW, repeats, short)
-                 for other, short in SHORT.items()}  # fmt: skip
-        _common.save("serving_scale/beside", found)
-        return
     seconds = min(seconds, SHORT.get(part, seconds))
-    if part == "converted":
+    if part in ("converted", "beside"):
         many = FEW
     workload = {"adapters": [FEW, many], "rate": RATE, "seconds": seconds, "alpha": 1.0, "cv": 1.0}
     workload |= {"lengths": list(LENGTHS), "batch": BATCH}
-    kind = {"stock-lora": "lora", "peft": "rotation"}.get(part, part)
+    kind = {"stock-lora": "lora", "peft": "rotation", "beside": "rotation"}.get(part, part)
     adapters = make(folder, kind, many)
     measure = with_peft if part == "peft" else with_server
     found = measure(part, adapters, many, repeats, seconds)
