@@ -12,9 +12,9 @@ COLUMNS = {
     "MoRA (sharing)": ("plugin sharing", "sharing"),
     "LoRA": ("plugin lora", "lora"),
     "LoRA, vLLM alone": ("stock lora", "stock-lora"),
-    "exact LoRA of sharing, vLLM alone": (None, "converted"),
-    "MoRA (rotation), PEFT": (None, "peft"),
 }
+#: Slow ways, measured with 5 adapters and a short workload beside rotation's part `beside`.
+OTHERS = {"sharing as its exact LoRA, vLLM alone": "converted", "rotation by PEFT, one adapter at a time": "peft"}
 
 
 def serving_table(folder: Path) -> str:
@@ -38,7 +38,17 @@ def serving_table(folder: Path) -> str:
     lines = [line for line in lines if set(line[1:]) != {"–"}]
     measured = [place for place in range(len(COLUMNS) + 1) if {line[place] for line in lines[1:]} != {"–"}]
     header, *rows = [[line[place] for place in measured] for line in lines]
-    return markdown(header, rows)
+    return "\n\n".join([markdown(header, rows), *_others(folder / "serving_scale")])
+
+
+def _others(folder: Path) -> list[str]:
+    """A table of the slow ways, as shares of what rotation through the plugin answers; none where one is missing."""
+    rates = {part: _read(folder / f"{part}.json") for part in ("beside", *OTHERS.values())}
+    if None in rates.values():
+        return []
+    beside = _rate(rates["beside"], 0)
+    cells = [f"{_rate(rates[part], 0) / beside:.3f}" for part in OTHERS.values()]
+    return [markdown(["5 adapters, the same machine", *OTHERS], [["requests/s, over MoRA (rotation) here", *cells]])]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -97,6 +97,11 @@ def test_serving_has_a_column_for_each_way_that_was_measured_and_a_dash_for_what
     assert rotation == ["0.95", "0.97", "5.00", "4.75", "0.95", "0.25", "5.00"]
     assert header[2:] == ["LoRA, vLLM alone"]
     assert [line[2] for line in lines] == ["0.40", "0.97", "–", "–", "–", "–", "–"]
+    # Slow ways have a table of their own, once all of it is measured.
+    for name, rate in (("beside", 4.0), ("converted", 0.1), ("peft", 1.0)):
+        assert "the same machine" not in script.fill(readme, tmp_path, [])
+        (scale / f"{name}.json").write_text(json.dumps({"results": {"requests_per_second": {"5": rate}}}))
+    assert "| requests/s, over MoRA (rotation) here | 0.025 | 0.250 |" in script.fill(readme, tmp_path, [])
 
 
 @pytest.mark.parametrize("page", script.PAGES, ids=lambda page: page.name)

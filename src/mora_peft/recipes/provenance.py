@@ -55,7 +55,7 @@ def git_revision() -> str | None:
 
 
 def device() -> str:
-    """The hardware that computes here, in words: 'cpu: AMD EPYC 9R14, 1 thread', or 'cuda: NVIDIA H100'."""
+    """The hardware that computes here, in words: 'cpu: AMD EPYC 9R14, AVX512, 1 thread', or 'cuda: NVIDIA H100'."""
     import torch
 
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -63,7 +63,8 @@ def device() -> str:
         name = torch.cuda.get_device_name() if accelerator.type == "cuda" else platform.machine()
         return f"{accelerator.type}: {name}"
     threads = torch.get_num_threads()
-    return f"cpu: {_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+    instructions = torch.backends.cpu.get_cpu_capability()  # decides more than a name that a virtual machine tells
+    return f"cpu: {_cpu_name()}, {instructions}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def peak_memory_bytes() -> int:
