@@ -66,8 +66,8 @@ def _generated(
     import torch
     from transformers import GenerationConfig
 
-    settings = GenerationConfig(**settings, pad_token_id=tokenizer.pad_token_id)
-    room = max(1, context_length(model) - settings.max_new_tokens)
+    config = GenerationConfig(**settings, pad_token_id=tokenizer.pad_token_id)
+    room = max(1, context_length(model) - config.max_new_tokens)
     ids = [prompt_ids(tokenizer, prompt)[-room:] for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
     answers = [""] * len(ids)
@@ -78,7 +78,7 @@ def _generated(
                 {"input_ids": [ids[index] for index in chosen]}, padding_side="left", return_tensors="pt"
             ).to(model.device)
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            tokens = model.generate(**inputs, generation_config=settings)
+            tokens = model.generate(**inputs, generation_config=config)
             # Prompt tuning returns the new tokens after the prompt as well, whatever it puts before it.
             new = tokens[:, inputs["input_ids"].shape[1] :]
             for index, text in zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
