@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-#: Where Linux tells a container's limit, what it uses of it, and of what: control groups of version 2, and of version 1.
+#: Where Linux tells a container's limit, what it uses of it, and for what: control groups, version 2 and version 1.
 _GROUPS = (
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
