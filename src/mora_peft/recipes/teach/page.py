@@ -84,7 +84,8 @@ def notes(proof: dict[str, Any]) -> list[str]:
             f"now it is {percent(earlier[main['method']]['exact'])}."
         )
     if (forgotten := main.get("forgetting")) and forgotten.get("after"):
-        source = "general text" if proof["config"]["general"] else "what the base itself answers to everyday questions"
+        own = proof["config"]["general"]
+        source = "general text" if own else "what the base itself may answer to everyday questions"
         ratio = forgotten["after"] / forgotten["before"]
         found.append(
             f"Perplexity on {source} went from {figures(forgotten['before'])} to {figures(forgotten['after'])} "

@@ -37,7 +37,7 @@ class TeachConfig:
         control: Folder of documents that are not taught, to ask about too; without it, pages of the package's own.
         questions: JSONL file of your own questions (prompt, completion), which are asked and never taught.
         general: General text (a file of rows, or a folder): most of it is learned against forgetting, and a quarter
-            tells what was forgotten. Without it, what the base model itself answers to everyday questions.
+            tells what was forgotten. Without it, what the base model itself may answer to everyday questions.
         writer: Address of an OpenAI-compatible server that writes further wordings, such as
             http://localhost:8000/v1. The documents' sentences are sent there; without it nothing is sent anywhere.
         writer_model: The model to ask for at that server; without it the first that it has.
