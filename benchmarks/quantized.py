@@ -1,9 +1,10 @@
 """QMoRA on SmolLM2-135M: what each quantized base takes, and a training step on it; MoRA r=8 on all linear layers.
 
-`python benchmarks/quantized.py` writes benchmarks/results/quantized.json. A base that is stored quantized is counted
-tensor by tensor after it was loaded; a step is 4 rows of 128 tokens with AdamW, whose peak is the resident memory of a
-process of its own above that before the base was loaded, read every two milliseconds. `plan` is what `mora inspect
---plan` says of the same step. Merging adds ΔW of a trained size (a twentieth of W's) and quantizes again; its error is
+`python benchmarks/quantized.py [CASE ...]` writes benchmarks/results/quantized.json, each case as soon as it is
+measured, beside those that are there; without a name, all cases. A base that is stored quantized is counted tensor by
+tensor after it was loaded; a step is one row of 128 tokens with AdamW, whose peak is the resident memory of a process
+of its own above that before the base was loaded, read every two milliseconds. `plan` is what `mora inspect --plan` says
+of the same step. Merging adds ΔW of a trained size (a twentieth of W's) and quantizes again; its error is
 how much of the adapter's effect on the logits is lost to the few bits. What is not installed is left out.
 """
 
@@ -26,7 +27,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 from mora_peft import MoraConfig
 from mora_peft.tuner import MoraLayer
 
-ROWS, TOKENS = 4, 128
+ROWS, TOKENS = 1, 128
+#: All linear layers: what PEFT's "all-linear" finds leaves those of hqq out.
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def torchao(kind: str) -> TorchAoConfig:
@@ -90,7 +93,7 @@ def measure(case: str) -> dict[str, float]:
     model = load(case)
     found["stored"] = sum(living().values())
     torch.manual_seed(0)
-    model = get_peft_model(model, MoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM")).train()
+    model = get_peft_model(model, MoraConfig(r=8, target_modules=TARGETS, task_type="CAUSAL_LM")).train()
     watcher = threading.Thread(target=watch)
     watcher.start()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
@@ -119,22 +122,24 @@ def lost_by_merging(model: nn.Module, ids: torch.Tensor) -> float:
     return ((merged - adapted).norm() / (adapted - base).norm()).item()
 
 
-def main() -> None:
-    rows = {}
-    for case, (_, quantization) in CASES.items():
+def main(cases: list[str]) -> None:
+    file = _common.RESULTS / "quantized.json"
+    rows = json.loads(file.read_text())["results"] if file.is_file() else {}
+    for case in cases or CASES:
         if not importlib.util.find_spec(case.split()[0]):
             continue
-        command = [sys.executable, __file__, case]
-        found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()[-1])
-        if quantization:
+        command = [sys.executable, __file__, "--child", case]
+        said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+        found = json.loads(said.splitlines()[-1])
+        if quantization := CASES[case][1]:
             planned = plan.planned(plan.MODEL, ROWS, TOKENS, "bfloat16", False, quantization)
             found |= {"planned_stored": planned.weights, "planned_peak": planned.total}
         rows[case] = {name: round(value, 3) for name, value in found.items()}
-    _common.save("quantized", rows)
+        _common.save("quantized", rows)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1])))
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(measure(sys.argv[2])))
     else:
-        main()
+        main(sys.argv[1:])
