@@ -40,11 +40,11 @@ LENGTHS = (8, 64)
 #: Requests that run at once, and as many slots for adapters.
 BATCH = 32
 #: Two ways to serve take so much longer that they get the first seconds of the workload only.
-SHORT = {"converted": 4.0, "peft": 4.0, "beside": 4.0}
+SHORT, SHORT_SECONDS = ("converted", "peft", "beside"), 4.0
 
 
 def main(part: str, folder: Path, many: int, repeats: int, seconds: float, more: bool) -> None:
-    seconds = min(seconds, SHORT.get(part, seconds))
+    seconds = min(seconds, SHORT_SECONDS) if part in SHORT else seconds
     if part in ("converted", "beside"):
         many = FEW
     workload = {"adapters": [FEW, many], "rate": RATE, "seconds": seconds, "alpha": 1.0, "cv": 1.0}

@@ -5,8 +5,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mora_peft.errors import UserError
-
 from . import ranks
 from .data import each_row, load_questions, load_texts
 from .files import write_json
@@ -28,10 +26,8 @@ class Forgetting:
 
     def __init__(self, config: Settings):
         source = config.forgetting_data
-        first = next(each_row(source))
-        if not isinstance(first.get("prompt", ""), str):
-            raise UserError(f"{source} holds chats: expected rows with a text, or a prompt and a completion.")
-        rows = load_texts(source) if "text" in first else load_questions(source)
+        answers = isinstance(next(each_row(source)).get("prompt"), str)
+        rows = load_questions(source) if answers else load_texts(source)
         self.rows = rows.select(range(min(config.forgetting_rows, len(rows))))
         self.config = config
         self.found: dict[str, Any] = {}
