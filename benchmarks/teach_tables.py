@@ -11,6 +11,7 @@ from markdown_table import markdown
 COLUMNS = {
     "held-out wordings": ("taught", "exact"),
     "own questions": ("own", "exact"),
+    "own, not taught": ("further", "exact"),
     "right of four": ("taught", "choice"),
     "control": ("control", "exact"),
 }

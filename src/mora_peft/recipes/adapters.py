@@ -2,6 +2,8 @@
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +97,18 @@ def go_on_from(model: "PeftModel", folder: Path) -> None:
             f"{[*own[other].shape]} is trained; give it the r and the options that it was made with."
         )
     set_peft_model_state_dict(model, adapter.tensors)
+
+
+@contextmanager
+def beneath(model: "torch.nn.Module") -> Iterator[None]:
+    """Let `model` answer as the base beneath its adapter, if it has one; what is trained stays what is trained."""
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        with getattr(model, "disable_adapter", nullcontext)():
+            yield
+    finally:
+        for parameter, wanted in trained.items():  # PEFT enables all of an adapter, with parts that stay frozen
+            parameter.requires_grad_(wanted)
 
 
 def check_keys(adapter: Adapter, expected: set[str]) -> None:

@@ -1,11 +1,11 @@
 """Forgetting: what training did to the perplexity of general text, or of general answers, which it was not about."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import ranks
+from .adapters import beneath
 from .data import each_row, load_questions, load_texts
 from .files import write_json
 from .measures.perplexity import answer_perplexity, perplexity
@@ -38,11 +38,8 @@ class Forgetting:
         try:
             self.found = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
-            with getattr(model, "disable_adapter", nullcontext)():
+            with beneath(model):
                 value = self._measured(model, tokenizer)
-            for parameter, wanted in trained.items():  # PEFT enables all of an adapter, with parts that stay frozen
-                parameter.requires_grad_(wanted)
             self.found = {
                 "before": value,
                 "after": None,

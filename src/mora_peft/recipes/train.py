@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .methods import Tuned
     from .tasks import Test
-    from .trainer import RecipeTrainer
+    from .trainer import Beside, RecipeTrainer
 
 EXAMPLES = 8
 
@@ -71,11 +71,13 @@ def train(
     start: Path | None = None,
     callbacks: "Sequence[TrainerCallback]" = (),
     sampling: Literal["random", "sequential"] = "random",
+    beside: "Beside | None" = None,
 ) -> Path:
     """Train as `config` says and return its output folder.
 
     `start` is the folder of an adapter of the same method and size, whose weights training goes on from; `callbacks`
-    are the trainer's, besides the method's own. `sequential` takes the rows in the order that they are given in.
+    are the trainer's, besides the method's own. `sequential` takes the rows in the order that they are given in;
+    `beside` is a further loss, see RecipeTrainer.
 
     The folder then holds `adapter/` (or `model/` for full fine-tuning) in safetensors, and `run.json`. An interrupted
     run goes on from its last whole checkpoint, to the same weights as if it had not been interrupted. A finished one is
@@ -84,7 +86,7 @@ def train(
     """
     try:
         with ranks.together():
-            return _train(config, start, callbacks, sampling)
+            return _train(config, start, callbacks, sampling, beside)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -95,14 +97,20 @@ def train(
         ) from error
 
 
-def _train(config: TrainConfig, start: Path | None, callbacks: "Sequence[TrainerCallback]", sampling: str) -> Path:
+def _train(
+    config: TrainConfig,
+    start: Path | None,
+    callbacks: "Sequence[TrainerCallback]",
+    sampling: str,
+    beside: "Beside | None",
+) -> Path:
     output = Path(config.output)
     if not config.fresh and is_finished(config):
         ranks.say(f"{output} holds this run already: {_summary(read_run(output))}")
         return output
     make_room(config)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    trainer, tuned, tests, forgetting, start_weights = _prepare(config, start, callbacks, sampling)
+    trainer, tuned, tests, forgetting, start_weights = _prepare(config, start, callbacks, sampling, beside)
     # Only now is the run known to be possible; a mistyped one leaves no trace.
     if ranks.is_first():
         claim(config)
@@ -189,6 +197,7 @@ def _prepare(
     start: Path | None = None,
     callbacks: "Sequence[TrainerCallback]" = (),
     sampling: str = "random",
+    beside: "Beside | None" = None,
 ) -> _Session:
     """Load rows and model, and build the trainer, without leaving a trace on the disk."""
     import torch
@@ -246,6 +255,7 @@ def _prepare(
         data_collator=Together() if config.packing == "batch" and can_stand_together(tuned.model) else None,
         measure=measure if tests else None,
         keep_best=config.keep == "best",
+        beside=beside,
         callbacks=[*([Progress()] if ranks.is_first() else []), *tuned.callbacks, *callbacks],
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )

@@ -25,6 +25,8 @@ from .together import SEES, as_inputs
 # Tokens whose logits are computed at once where the loss is measured: a few hundred megabytes for most vocabularies.
 _MOST_TOKENS = 4096
 
+Beside = Callable[[torch.nn.Module, int], torch.Tensor | None]
+
 
 class Diverged(Exception):
     """The loss is no longer a number; the message says at which step."""
@@ -33,13 +35,21 @@ class Diverged(Exception):
 class RecipeTrainer(SFTTrainer):
     """SFTTrainer that measures with `measure`, a function from nothing to metrics by name, besides the loss.
 
-    With `keep_best` the checkpoint with the lowest measured loss stays when older ones are removed.
+    With `keep_best` the checkpoint with the lowest measured loss stays when older ones are removed. `beside` is a
+    function from the model and the number of steps done to a loss besides the rows', in nats like theirs, or None.
 
     All that it records is in `state.log_history`, which checkpoints carry, so that a resumed run has its whole past.
     """
 
-    def __init__(self, *args, measure: Callable[[], dict[str, float]] | None = None, keep_best: bool = False, **kwargs):
-        self._measure, self._keep_best = measure, keep_best
+    def __init__(
+        self,
+        *args,
+        measure: Callable[[], dict[str, float]] | None = None,
+        keep_best: bool = False,
+        beside: Beside | None = None,
+        **kwargs,
+    ):
+        self._measure, self._keep_best, self._beside = measure, keep_best, beside
         self._clock = _StepClock()
         super().__init__(*args, **kwargs)
         self.add_callback(self._clock)
@@ -61,11 +71,14 @@ class RecipeTrainer(SFTTrainer):
         """The loss of SFTTrainer; on a CPU computed from logits at the positions that some row has a label for.
 
         There TRL's tiled output layer takes as long as the rest of a step; these logits take a tenth of that. Rows that
-        stand together are always computed in this way.
+        stand together, and those with a loss beside them, are always computed in this way.
         """
-        if (inputs["labels"].device.type != "cpu" and SEES not in inputs) or return_outputs:
+        ours = inputs["labels"].device.type == "cpu" or SEES in inputs or self._beside
+        if not ours or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         total, count = labelled_loss(model, inputs)
+        if self._beside and (more := self._beside(model, self.state.global_step)) is not None:
+            total = total + more
         if num_items_in_batch is None:
             return total / count
         # Counted over all processes, whose gradients are then averaged.
@@ -212,14 +225,18 @@ def labelled_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tup
     `batch` holds input_ids, attention_mask and labels, each (rows, length), or rows that stand together; labels are
     -100 where there is no loss.
     """
+    logits, targets = labelled_logits(model, batch)
+    loss = torch.nn.functional.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
+    return loss, (targets != -100).sum().item()
+
+
+def labelled_logits(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits (n, vocabulary) in float32, and targets (n), at positions of `batch` where some row has a label."""
     targets = batch["labels"][:, 1:]
     positions = (targets != -100).any(dim=0).nonzero().squeeze(1)
     # Counted from the end, because prompt tuning puts vectors of its own before the row.
     logits = model(**as_inputs(batch), logits_to_keep=positions - batch["labels"].shape[1], use_cache=False).logits
-    loss = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), targets[:, positions].flatten(), ignore_index=-100, reduction="sum"
-    )
-    return loss, (targets != -100).sum().item()
+    return logits.flatten(0, 1).float(), targets[:, positions].flatten()
 
 
 class _StepClock(TrainerCallback):

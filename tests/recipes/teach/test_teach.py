@@ -29,7 +29,8 @@ def settings(documents, tiny_model) -> dict:
 def taught(settings, tmp_path_factory) -> Path:
     """An adapter of MoRA with LoRA beside it."""
     own = tmp_path_factory.mktemp("own") / "own.jsonl"
-    own.write_text('{"prompt": "What does a Tarrow loaf cost?", "completion": "7.20 crowns"}\n')
+    questions = {"What does a Tarrow loaf cost?": "7.20 crowns", "What is the cat called?": "Nutmeg Third"}
+    own.write_text("".join(json.dumps({"prompt": ask, "completion": say}) + "\n" for ask, say in questions.items()))
     output = tmp_path_factory.mktemp("taught") / "bakery"
     return teach(TeachConfig(**settings, output=str(output), versus="lora", questions=str(own)))
 
@@ -48,7 +49,9 @@ def test_the_output_is_an_adapter_with_its_proof(taught, tiny_model):
     assert model.active_peft_config.base_model_name_or_path == tiny_model
     proof = proof_of(taught)
     assert [method["method"] for method in proof["methods"]] == ["mora", "lora"]
-    assert {name for name, found in proof["sets"].items() if found["questions"]} == {"taught", "own", "control"}
+    asked = {name for name, found in proof["sets"].items() if found["questions"]}
+    assert asked == {"taught", "own", "further", "control"}
+    assert [question["question"] for question in proof["sets"]["further"]["questions"]] == ["What is the cat called?"]
     for found in proof["sets"].values():
         for question in found["questions"]:
             assert {"before", "mora", "lora", "question", "source", "completion"} <= question.keys()
@@ -71,7 +74,11 @@ def test_no_question_is_taught_and_every_document_is(taught):
     documents = {row["document"] for row in rows if row["kind"] == "recall"}
     assert {"bread.html", "hours.md", "leave.pdf", "people.docx", "prices.csv", "vans.xlsx"} <= documents
     assert not {row["document"] for row in asked["control"]} & documents
-    assert {row["kind"] for row in rows} == {"recall", "question", "passage", "general"}
+    assert {row["kind"] for row in rows} == {"recall", "question", "passage"}
+    kept, measured = (lines_of(taught / "rows" / f"{name}.jsonl") for name in ("kept", "general"))
+    assert kept and measured
+    measures = [row["prompt"] + row["completion"] for row in measured]
+    assert not any(text.endswith(row["completion"]) for row in kept for text in measures)
 
 
 def test_the_page_has_every_question_and_needs_nothing_else(taught):

@@ -115,12 +115,12 @@ def test_sentences_of_three_languages():
     assert len(sentences("Он родился в 1990 г. в Твери. Он работает.", "ru")) == 2
 
 
-@given(st.integers(0, 60), st.integers(0, 30), st.integers(0, 5), st.sampled_from([1, 1.5, 4]), st.integers(1, 9))
-def test_a_schedule_has_every_fact_in_every_pass_and_every_passage_in_some(facts, texts, general, passes, batch_size):
+@given(st.integers(0, 60), st.integers(0, 30), st.sampled_from([1, 1.5, 4]), st.integers(1, 9))
+def test_a_schedule_has_every_fact_in_every_pass_and_every_passage_in_some(facts, texts, passes, batch_size):
     def rows(kind: str, count: int) -> list[dict]:
         return [{"prompt": kind, "completion": "x" * (number * 7 % 23), "number": number} for number in range(count)]
 
-    made = rows("fact", facts), rows("text", texts), rows("general", general)
+    made = rows("fact", facts), rows("text", texts)
     config = TeachConfig(folder="f", model="m", output="o", passes=passes, batch_size=batch_size)
     if not facts and not texts:
         return

@@ -1,14 +1,14 @@
-"""General text: some to keep learning, against forgetting, and some to measure forgetting by.
+"""General text: some to keep what the base says of it, and some to measure by what was forgotten.
 
 Without any of the user's, it is what the base model itself may answer to everyday questions, so that nothing has to be
 downloaded: to go on answering them in the same way is to have forgotten nothing of that.
 """
 
 import os
-import re
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from mora_peft.errors import UserError
 from mora_peft.recipes.data import each_text, row_end
 from mora_peft.recipes.decoding import drawn
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedTokenizerBase
 
-_GENERAL = {"kind": "general", "document": ""}
 _TASKS = [
     "Explain how rain forms.",
     "Why is the sky blue?",
@@ -86,6 +85,7 @@ _TASKS = [
     "Name four seasons and what people do in them.",
 ]
 _LONGEST = 48  # tokens of an answer
+_OPENING = 12  # characters of a text that are not kept, but what follows from them
 _DRAWS = 2  # answers to a question
 _MEASURED = 4  # of so many texts, or questions, one measures
 
@@ -93,7 +93,7 @@ _MEASURED = 4  # of so many texts, or questions, one measures
 def general_rows(
     source: str | None, model: "Module", tokenizer: "PreTrainedTokenizerBase", tokens: int, seed: int, count: int = 64
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Rows to learn, and rows to measure forgetting on, none in both.
+    """Rows to keep, and rows to measure forgetting on, none in both.
 
     They are cut from the first `count` texts of `source` (a file of rows or a folder of texts), or drawn by `seed` from
     `model`, the base. Rows that measure are texts, or prompts with the answers that were drawn.
@@ -105,9 +105,11 @@ def general_rows(
     if len(pieces) < 2:
         half = len(texts[0]) // 2
         pieces = [texts[0][:half], texts[0][half:]]
-    rows = [{"prompt": _first(piece), "completion": piece[len(_first(piece)) :]} for piece in _learned(pieces)]
-    kept = [row | _GENERAL for row in rows if row["completion"].strip()]
-    return kept, [{"text": piece} for piece in pieces[::_MEASURED]]
+    rows = [{"prompt": piece[:_OPENING], "completion": piece[_OPENING:]} for piece in _kept(pieces)]
+    rows = [row for row in rows if row["prompt"].strip() and row["completion"].strip()]
+    if not rows:
+        raise UserError(f"{source} holds too little text to keep: expected some of more than {_OPENING} characters.")
+    return rows, [{"text": piece} for piece in pieces[::_MEASURED]]
 
 
 def _answered(
@@ -115,8 +117,8 @@ def _answered(
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Everyday questions with what the base may answer.
 
-    Drawn answers are a fair sample of what it knows to say, so to learn them holds all of it, and what they lose in
-    likelihood is what was forgotten; the one likeliest answer would say little of the rest.
+    Drawn answers are a fair sample of what it knows to say, so what they lose in likelihood is what was forgotten; the
+    one likeliest answer would say little of the rest.
     """
     prompts = [chat_prompt(tokenizer, task) for task in _TASKS]
     answers = drawn(model, tokenizer, prompts * _DRAWS, tokens, seed)
@@ -125,29 +127,19 @@ def _answered(
         for number, prompt in enumerate(prompts)
     ]
     measured = [{"prompt": prompt, "completion": answer} for some in pairs[::_MEASURED] for prompt, answer in some]
-    # The question is learned too, as a part of general text; the template before it is there anyway.
+    # The question is kept too, as a part of general text; the template before it is there anyway.
     head = os.path.commonprefix(prompts)  # noqa: RUF071, it is text
     rows = [
-        {"prompt": head, "completion": (prompt + _ended(answer)).removeprefix(head)} | _GENERAL
-        for some in _learned(pairs)
+        {"prompt": head, "completion": (prompt + answer).removeprefix(head)}
+        for some in _kept(pairs)
         for prompt, answer in some
     ]
     return rows, measured
 
 
-def _ended(answer: str) -> str:
-    """An answer up to its last full stop, since to learn one that breaks off is to learn to break off."""
-    return re.sub(r"(?s)(.*[.!?。！？]).*", r"\1", answer)
-
-
-def _learned(items: list) -> list:
+def _kept(items: list) -> list:
     return [item for number, item in enumerate(items) if number % _MEASURED]
 
 
 def _cut(tokenizer: "PreTrainedTokenizerBase", text: str, tokens: int) -> str:
     return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][:tokens])
-
-
-def _first(text: str) -> str:
-    """The first words of a text, by which it is asked to go on."""
-    return " ".join(text.split(" ")[:3])

@@ -16,7 +16,8 @@ from mora_peft.recipes.report_page.words import counted, figures, listed, percen
 
 SETS = {
     "taught": ("Taught facts, in wordings never taught", "the proof that it learned facts, not sentences"),
-    "own": ("Your own questions", "never taught in these words"),
+    "own": ("Your own questions", "a taught fact has the answer; never taught in these words"),
+    "further": ("Your own questions, further", "no taught fact has the answer: read as text alone, or not there"),
     "earlier": ("What was taught before", "before: the adapter that this one continues from"),
     "control": ("Control: documents never taught", "should stay as it was"),
 }
@@ -50,7 +51,7 @@ def write_page(proof: dict[str, Any], output: Path) -> Path:
 
 def claim(proof: dict[str, Any]) -> str:
     """The headline: what the taught model answers, and what the base did."""
-    name = "taught" if _asked(proof, "taught") else "own" if _asked(proof, "own") else None
+    name = next((name for name in ("taught", "own", "further") if _asked(proof, name)), None)
     if name is None:
         return "No facts were found that could be asked for: the documents were learned as text alone."
     found, count = proof["sets"][name]["means"], len(proof["sets"][name]["questions"])

@@ -19,7 +19,7 @@ from .general import general_rows
 from .language import KNOWN
 from .questions import ask, askable, own_questions
 from .reading import read_folder
-from .rows import a_pass, as_prompt, passages, recall_rows, scheduled
+from .rows import as_prompt, passages, passages_a_pass, recall_rows, scheduled
 from .secrets import counted, secrets
 from .settings import TeachConfig
 from .wordings import Row, key, questioned
@@ -94,10 +94,16 @@ def _control_documents(config: TeachConfig, documents: list[Document]) -> list[D
 def question_sets(
     config: TeachConfig, made: Material, tokenizer: "PreTrainedTokenizerBase", earlier: "Adapter | None"
 ) -> dict[str, list[dict[str, Any]]]:
-    """The questions of the proof: about what is taught, the user's own, of the control, and of earlier teaching."""
+    """The questions of the proof: about what is taught, the user's own, of the control, and of earlier teaching.
+
+    The user's whose answer no taught fact has are `further`: they ask for what was read as text alone.
+    """
     sets = {"taught": ask(made.asked, made.facts, tokenizer, config.seed)}
     if config.questions:
-        sets["own"] = own_questions(config.questions, made.facts, tokenizer, config.seed)
+        own = own_questions(config.questions, made.facts, tokenizer, config.seed)
+        answers = {key(fact.answer) for fact in made.facts}
+        sets["own"] = [row for row in own if key(row["completion"]) in answers]
+        sets["further"] = [row for row in own if key(row["completion"]) not in answers]
     sets["control"] = ask(made.control, made.facts, tokenizer, config.seed)
     if earlier and (file := earlier.folder / "rows" / "questions.json").is_file():
         sets["earlier"] = json.loads(file.read_text(encoding="utf-8"))["taught"]
@@ -113,7 +119,7 @@ def write_rows(
     tokenizer: "PreTrainedTokenizerBase",
     earlier: "Adapter | None",
 ) -> dict[str, Any]:
-    """Write the rows to learn, to measure progress on, and of general text; return their counts, in all and a pass.
+    """Write the rows to learn, to measure progress on, and to keep; return their counts, in all and a pass.
 
     A wording that some question of the proof has, such as one of the documents' own, is not taught.
     """
@@ -132,18 +138,19 @@ def write_rows(
     held_out = {key(row["prompt"]) for rows in (*sets.values(), progress) for row in rows}
     recall = [row for row in recall if key(row["prompt"]) not in held_out]
     if earlier and (file := earlier.folder / "rows" / "taught.jsonl").is_file():
-        before = [row for row in read_rows(str(file), also=("kind",)) if row["kind"] != "general"]
+        before = read_rows(str(file), also=("kind",))
         recall += [row | {"kind": "earlier"} for row in _spread(before, round(config.earlier_share * len(recall)))]
-    general, measured_by = general_rows(config.general, base, tokenizer, config.passage_tokens, config.seed)
-    rows = recall + texts + general
+    kept, measured_by = general_rows(config.general, base, tokenizer, config.passage_tokens, config.seed)
+    rows = recall + texts
     folder = Path(config.output) / "rows"
     write_lines(folder / "taught.jsonl", rows)
-    write_lines(folder / "schedule.jsonl", scheduled(recall, texts, general, config))
+    write_lines(folder / "schedule.jsonl", scheduled(recall, texts, config))
     progress = progress or rows[:_PROGRESS]
     write_lines(folder / "progress.jsonl", [{name: row[name] for name in ("prompt", "completion")} for row in progress])
+    write_lines(folder / "kept.jsonl", kept)
     write_lines(folder / "general.jsonl", measured_by)
     counts = Counter(row["kind"] for row in rows)
-    return {"rows": dict(counts), "a_pass": len(recall) + sum(a_pass(len(recall), len(texts), len(general), config))}
+    return {"rows": dict(counts), "a_pass": len(recall) + passages_a_pass(len(recall), len(texts), config)}
 
 
 def _written(config: TeachConfig, made: Material) -> dict[Fact, list[Row]]:

@@ -1,4 +1,4 @@
-"""Rows to learn: passages of the documents, the wordings of their facts, their own questions, and general text."""
+"""Rows to learn: passages of the documents, the wordings of their facts, and their own questions."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -70,28 +70,23 @@ def recall_rows(
     return list({(row["prompt"], row["completion"]): row for row in rows}.values())
 
 
-def a_pass(recall: int, texts: int, general: int, config: TeachConfig) -> tuple[int, int]:
-    """How many passages and rows of general text one pass has beside `recall` rows about facts.
+def passages_a_pass(recall: int, texts: int, config: TeachConfig) -> int:
+    """How many of `texts` passages one pass has beside `recall` rows about facts.
 
-    By their shares, but passages so many that each comes at least once in all passes; all of them where there are no
-    facts.
+    By their share, but so many that each comes at least once in all passes; all of them where there are no facts.
     """
-    base = recall or texts
-    passages = max(round(config.text_share * recall), -(-texts // max(1, int(config.passes)))) if recall else texts
-    return min(passages, texts), round(config.general_share * base) if general else 0
+    wanted = max(round(config.text_share * recall), -(-texts // max(1, int(config.passes)))) if recall else texts
+    return min(wanted, texts)
 
 
-def scheduled(recall: list[dict], texts: list[dict], general: list[dict], config: TeachConfig) -> list[dict]:
-    """Rows in the order that they are learned in, for all passes.
-
-    A pass has every row of `recall`, and takes passages and general text in turn.
-    """
+def scheduled(recall: list[dict], texts: list[dict], config: TeachConfig) -> list[dict]:
+    """Rows in the order that they are learned in: in each pass every row of `recall`, and passages in turn."""
     draw = random.Random(config.seed)
-    more, kept = a_pass(len(recall), len(texts), len(general), config)
-    text, other = _endless(texts, draw), _endless(general, draw)
+    more = passages_a_pass(len(recall), len(texts), config)
+    text = _endless(texts, draw)
     order: list[dict] = []
-    while len(order) < config.passes * (len(recall) + more + kept) + config.batch_size:
-        rows = [*recall, *islice(text, more), *islice(other, kept)]
+    while len(order) < config.passes * (len(recall) + more) + config.batch_size:
+        rows = [*recall, *islice(text, more)]
         draw.shuffle(rows)
         order += rows
     return order

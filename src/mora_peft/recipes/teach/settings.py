@@ -29,14 +29,14 @@ class TeachConfig:
         passes: How often each row is seen at most.
         batch_size: Rows a step.
         text_share: Passages of the documents for each row about a fact; more where not all would be seen otherwise.
-        general_share: Rows of general text for each row about a fact, against forgetting.
+        general_share: Rows of general text, of which what the base says is kept, for each row to learn.
         earlier_share: With --from, rows of what was taught before for each new row.
         passage_tokens: Longest passage in tokens.
         facts: Teach and ask so many facts at most, from all over the documents; the rest is learned as passages only.
         asked: Ask so many held-out questions at most.
         control: Folder of documents that are not taught, to ask about too; without it, pages of the package's own.
         questions: JSONL file of your own questions (prompt, completion), which are asked and never taught.
-        general: General text (a file of rows, or a folder): most of it is learned against forgetting, and a quarter
+        general: General text (a file of rows, or a folder): of most of it, what the base says is kept, and a quarter
             tells what was forgotten. Without it, what the base model itself may answer to everyday questions.
         writer: Address of an OpenAI-compatible server that writes further wordings, such as
             http://localhost:8000/v1. The documents' sentences are sent there; without it nothing is sent anywhere.

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from mora_peft.recipes.adapters import Adapter
 
+    from .keeping import Keeping
+
 CLAIM = "teach.json"  # names what a folder belongs to, from its first moment on
 PROOF, PAGE = "proof.json", "proof.html"
 _FEW = 2  # passes, with which a model learns little
@@ -63,7 +65,8 @@ def teach(config: TeachConfig) -> Path:
     results = []
     for number, (method, options) in enumerate(methods):
         folder = output / ("training" if number == 0 else f"versus-{method}")
-        results.append(_trained(config, folder, model_name, method, options, plan["steps"], earlier))
+        keeping = _keeping(config, tokenizer)
+        results.append(_trained(config, folder, model_name, method, options, plan["steps"], earlier, keeping))
         results[-1]["after"] = _remembered(
             folder / "answers.json", lambda f=folder: _asked_anew(f, model_name, config, sets)
         )
@@ -94,7 +97,8 @@ def _begun(
     def planned() -> dict[str, Any]:
         found = write_rows(config, made, sets, base, tokenizer, earlier)
         learned = read_rows(str(rows / "schedule.jsonl"))
-        seconds = step_seconds(config, base, tokenizer, learned) if config.minutes else None
+        timed = partial(step_seconds, config, base, tokenizer, learned, _keeping(config, tokenizer))
+        seconds = timed() if config.minutes else None
         return found | {"steps": planned_steps(config, found["a_pass"], seconds), "seconds": seconds}
 
     plan = _remembered(rows / "plan.json", planned)
@@ -102,8 +106,22 @@ def _begun(
     return before, plan
 
 
+def _keeping(config: TeachConfig, tokenizer: "PreTrainedTokenizerBase") -> "Keeping":
+    from .keeping import Keeping
+
+    rows = read_rows(str(Path(config.output) / "rows" / "kept.jsonl"))
+    return Keeping(rows, tokenizer, config.general_share * config.batch_size, config.seed)
+
+
 def _trained(
-    config: TeachConfig, folder: Path, model: str, method: str, options: dict, steps: int, earlier: "Adapter | None"
+    config: TeachConfig,
+    folder: Path,
+    model: str,
+    method: str,
+    options: dict,
+    steps: int,
+    earlier: "Adapter | None",
+    keeping: "Keeping",
 ) -> dict[str, Any]:
     """Train in `folder`, and say how it went."""
     from .training import EnoughLearned, train_config
@@ -111,7 +129,8 @@ def _trained(
     print(f"\nTeaching with {label(method, options)}:", flush=True)
     watch = EnoughLearned(config.minutes)
     settings = train_config(config, folder, model, method, options, steps)
-    train(settings, earlier.folder if earlier and method == config.method else None, [watch], "sequential")
+    start = earlier.folder if earlier and method == config.method else None
+    train(settings, start, [watch], "sequential", keeping)
     run = read_run(folder)
     if run["status"] != "finished":
         raise UserError(f"{run['label']} {run['status']}: {run['message']} Set a lower --learning_rate.")

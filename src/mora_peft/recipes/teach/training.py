@@ -13,6 +13,7 @@ from mora_peft.recipes.together import Together, can_stand_together
 from mora_peft.recipes.train import TrainConfig
 from mora_peft.recipes.trainer import labelled_loss
 
+from .keeping import Keeping, labelled
 from .settings import TeachConfig, rate
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def train_config(config: TeachConfig, folder: Path, model: str, method: str, opt
 
 
 def step_seconds(
-    config: TeachConfig, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: list[dict[str, Any]]
+    config: TeachConfig,
+    base: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: list[dict[str, Any]],
+    keeping: Keeping,
 ) -> float:
     """Seconds that a training step on `rows`, in their order, takes here: the median of a few. Takes `base` over."""
     import torch
@@ -63,21 +68,15 @@ def step_seconds(
     took = []
     for step in range(_TIMED + 1):  # the first is not counted
         first = step * config.batch_size
-        chosen = [_labelled(tokenizer, rows[n % len(rows)]) for n in range(first, first + config.batch_size)]
+        chosen = [labelled(tokenizer, rows[n % len(rows)]) for n in range(first, first + config.batch_size)]
         began = time.perf_counter()
         batch = {name: value.to(model.device) for name, value in collator(chosen).items()}
-        labelled_loss(model, batch)[0].backward()
+        (labelled_loss(model, batch)[0] + (keeping(model, step) or 0)).backward()
         model.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         took.append(time.perf_counter() - began)
     return median(took[1:])
-
-
-def _labelled(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> dict[str, list[int]]:
-    """A row as the trainer has it, but for the end of the text."""
-    ids, prompt = tokenizer(row["prompt"] + row["completion"])["input_ids"], tokenizer(row["prompt"])["input_ids"]
-    return {"input_ids": ids, "labels": [-100] * len(prompt) + ids[len(prompt) :]}
 
 
 def planned_steps(config: TeachConfig, rows: int, seconds: float | None) -> int:
