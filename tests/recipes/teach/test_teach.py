@@ -11,7 +11,7 @@ import pytest
 from mora_peft.cli.main import main
 from mora_peft.errors import UserError
 from mora_peft.recipes.adapters import is_adapter, load_adapter
-from mora_peft.recipes.teach import memory
+from mora_peft.recipes.teach import memory, training
 from mora_peft.recipes.teach.settings import TeachConfig
 from mora_peft.recipes.teach.teach import teach
 from mora_peft.recipes.teach.wordings import key
@@ -126,6 +126,15 @@ def test_further_documents_are_taught_from_an_adapter(taught, tmp_path):
     for question in proof["sets"]["earlier"]["questions"]:
         assert question["before"]["answer"] == earlier[question["question"]]["mora"]["answer"]
     assert proof["rows"]["earlier"] > 0 and (output / "merged" / "model.safetensors").is_file()
+
+
+def test_a_short_time_teaches_fewer_facts(settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "step_seconds", lambda *args: 30.0)
+    output = teach(TeachConfig(**settings, output=str(tmp_path / "short"), minutes=1))
+    proof = proof_of(output)
+    assert proof["facts"] == 16 < proof["facts_found"] and proof["methods"][0]["planned_steps"] == 2
+    assert f"1 minutes are enough for 16 of {proof['facts_found']} facts" in capsys.readouterr().out
+    assert len(proof["sets"]["taught"]["questions"]) == SMALL["asked"]
 
 
 @pytest.mark.parametrize("language, text", [

@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -41,11 +41,11 @@ class Material:
     documents: list[Document]
     summary: Summary
     secrets: dict[str, dict[str, int]]
-    facts: list[Fact]  # those that are taught
-    unasked: int  # found, but not taught as rows of their own
-    asked: list[Fact]
-    progress: list[Fact]
+    found: list[Fact]
     control: list[Fact]
+    facts: list[Fact] = field(default_factory=list)  # those that are taught; of the others only the text
+    asked: list[Fact] = field(default_factory=list)
+    progress: list[Fact] = field(default_factory=list)
 
 
 def prepared(config: TeachConfig) -> Material:
@@ -60,24 +60,31 @@ def prepared(config: TeachConfig) -> Material:
                 "its language is not known here: of its facts, numbers and dates alone are asked",
             )
     every = askable([fact for document in documents for fact in facts_of(document)])
-    facts = _spread(every, config.facts or len(every))
-    if not facts:
+    if not every:
         print("No facts were found that could be asked for: the documents are learned as text alone.", flush=True)
-    order = facts[:]
-    random.Random(config.seed).shuffle(order)
-    # Few questions tell little of progress, and must not be many of what there is.
-    count = min(_PROGRESS, max(len(order) // 5, min(8, len(order) // 2))) if len(order) > 5 else 0
     control = askable([fact for document in _control_documents(config, documents) for fact in facts_of(document)])
     found = secrets(documents)
-    made = Material(
-        documents, summary, found, facts, len(every) - len(facts), order[count : count + config.asked],
-        order[:count] or order[: min(len(order), _PROGRESS)], _spread(control, min(_CONTROL, config.asked)),
-    )  # fmt: skip
     print(f"Read {len(documents)} documents:", *summary.lines(), sep="\n", flush=True)
     for path, counts in found.items():
         told = ", ".join(f"{count} × {name}" for name, count in counts.items())
         print(f"Warning: {path} holds what look like secrets ({told}); whoever may ask the model may get them.")
-    return made
+    made = Material(documents, summary, found, every, spread(control, min(_CONTROL, config.asked)))
+    return teaching(made, config.facts or len(every), config)
+
+
+def teaching(made: Material, count: int, config: TeachConfig) -> Material:
+    """`made` with `count` facts to teach, from all over the documents, and those of them that are asked."""
+    facts = spread(made.found, count)
+    order = facts[:]
+    random.Random(config.seed).shuffle(order)
+    # Few questions tell little of progress, and must not be many of what there is.
+    apart = min(_PROGRESS, max(len(order) // 5, min(8, len(order) // 2))) if len(order) > 5 else 0
+    return replace(
+        made,
+        facts=facts,
+        asked=order[apart : apart + config.asked],
+        progress=order[:apart] or order[:_PROGRESS],
+    )
 
 
 def _control_documents(config: TeachConfig, documents: list[Document]) -> list[Document]:
@@ -111,44 +118,54 @@ def question_sets(
     return sets
 
 
+def write_general(config: TeachConfig, base: "Module", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Write the rows of general text: those on which the base is kept, and those that measure forgetting."""
+    kept, measured_by = general_rows(config.general, base, tokenizer, config.passage_tokens, config.seed)
+    folder = Path(config.output) / "rows"
+    write_lines(folder / "general.jsonl", measured_by)
+    write_lines(folder / "kept.jsonl", kept)
+
+
+def learnable(
+    config: TeachConfig, made: Material, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Rows about the facts that are taught, as rules word them, and all text of the documents as passages."""
+    recall, texts = [], []
+    for document in made.documents:
+        recall += recall_rows(document, [fact for fact in made.facts if fact.document == document.path], tokenizer)
+        texts += passages(document, tokenizer, config.passage_tokens)
+    return recall, texts
+
+
 def write_rows(
     config: TeachConfig,
     made: Material,
     sets: dict[str, list[dict[str, Any]]],
-    base: "Module",
     tokenizer: "PreTrainedTokenizerBase",
     earlier: "Adapter | None",
 ) -> dict[str, Any]:
-    """Write the rows to learn, to measure progress on, and to keep; return their counts, in all and a pass.
+    """Write the rows to learn, and to measure progress on; return their counts, in all and a pass.
 
     A wording that some question of the proof has, such as one of the documents' own, is not taught.
     """
-    recall, texts = [], []
-    written = _written(config, made)
-    for document in made.documents:
-        own = [fact for fact in made.facts if fact.document == document.path]
-        recall += recall_rows(document, own, tokenizer)
-        recall += [
-            as_prompt(tokenizer, row) | {"kind": "written", "document": document.path}
-            for fact in own
-            for row in written.get(fact, [])
-        ]
-        texts += passages(document, tokenizer, config.passage_tokens)
+    recall, texts = learnable(config, made, tokenizer)
+    recall += [
+        as_prompt(tokenizer, row) | {"kind": "written", "document": fact.document}
+        for fact, rows in _written(config, made).items()
+        for row in rows
+    ]
     progress = ask(made.progress, made.facts, tokenizer, config.seed)
     held_out = {key(row["prompt"]) for rows in (*sets.values(), progress) for row in rows}
     recall = [row for row in recall if key(row["prompt"]) not in held_out]
     if earlier and (file := earlier.folder / "rows" / "taught.jsonl").is_file():
         before = read_rows(str(file), also=("kind",))
-        recall += [row | {"kind": "earlier"} for row in _spread(before, round(config.earlier_share * len(recall)))]
-    kept, measured_by = general_rows(config.general, base, tokenizer, config.passage_tokens, config.seed)
+        recall += [row | {"kind": "earlier"} for row in spread(before, round(config.earlier_share * len(recall)))]
     rows = recall + texts
     folder = Path(config.output) / "rows"
     write_lines(folder / "taught.jsonl", rows)
     write_lines(folder / "schedule.jsonl", scheduled(recall, texts, config))
     progress = progress or rows[:_PROGRESS]
     write_lines(folder / "progress.jsonl", [{name: row[name] for name in ("prompt", "completion")} for row in progress])
-    write_lines(folder / "kept.jsonl", kept)
-    write_lines(folder / "general.jsonl", measured_by)
     counts = Counter(row["kind"] for row in rows)
     return {"rows": dict(counts), "a_pass": len(recall) + passages_a_pass(len(recall), len(texts), config)}
 
@@ -163,7 +180,7 @@ def _written(config: TeachConfig, made: Material) -> dict[Fact, list[Row]]:
     return Writer(config.writer, config.writer_model).rows(sent, {key(questioned(fact)) for fact in made.facts})
 
 
-def _spread(items: list, count: int) -> list:
+def spread(items: list, count: int) -> list:
     """`count` of `items`, from all over them."""
     return items if count >= len(items) else [items[number * len(items) // count] for number in range(count)]
 

@@ -9,6 +9,8 @@ from mora_peft.recipes.methods import method_named
 #: Learning rates that were best for remembering facts with SmolLM2-135M at r=8; other methods keep their first guess.
 RATES = {"mora rotation": 4e-3, "mora sharing": 2e-3, "lora": 4e-3}
 
+FEW = 1.5  # passes; with less a model learns little
+
 
 @dataclass(kw_only=True)
 class TeachConfig:
@@ -33,6 +35,7 @@ class TeachConfig:
         earlier_share: With --from, rows of what was taught before for each new row.
         passage_tokens: Longest passage in tokens.
         facts: Teach and ask so many facts at most, from all over the documents; the rest is learned as passages only.
+            Without it, as many as the minutes allow.
         asked: Ask so many held-out questions at most.
         control: Folder of documents that are not taught, to ask about too; without it, pages of the package's own.
         questions: JSONL file of your own questions (prompt, completion), which are asked and never taught.

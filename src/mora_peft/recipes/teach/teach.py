@@ -21,10 +21,11 @@ from mora_peft.recipes.train import train
 from mora_peft.tuner.files import CONFIG
 
 from .memory import check_memory
-from .prepare import Material, prepared, question_sets, write_rows
+from .prepare import Material, learnable, prepared, question_sets, teaching, write_general, write_rows
 from .proof import by, means, measured
 from .questions import nearness
-from .settings import TeachConfig
+from .rows import scheduled
+from .settings import FEW, TeachConfig
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 CLAIM = "teach.json"  # names what a folder belongs to, from its first moment on
 PROOF, PAGE = "proof.json", "proof.html"
-_FEW = 2  # passes, with which a model learns little
 
 
 def teach(config: TeachConfig) -> Path:
@@ -58,8 +58,7 @@ def teach(config: TeachConfig) -> Path:
         shutil.rmtree(output)
     write_json(output / CLAIM, {"fingerprint": mark, "model": model_name, "config": asdict(config)})
     write_json(output / "reading.json", {"files": made.summary.entries, "secrets": made.secrets})
-    sets = question_sets(config, made, tokenizer, earlier)
-    before, plan = _begun(config, model_name, made, sets, earlier)
+    made, sets, before, plan = _begun(config, model_name, made, earlier)
 
     methods = [(config.method, config.method_options)] + ([(config.versus, {})] if config.versus else [])
     results = []
@@ -82,28 +81,40 @@ def teach(config: TeachConfig) -> Path:
 
 
 def _begun(
-    config: TeachConfig, model_name: str, made: Material, sets: dict[str, list], earlier: "Adapter | None"
-) -> tuple[dict[str, list], dict[str, Any]]:
-    """Ask the model before it is taught, write the rows to learn, and plan the steps; what is done is not repeated."""
-    from .training import planned_steps, step_seconds
+    config: TeachConfig, model_name: str, made: Material, earlier: "Adapter | None"
+) -> tuple[Material, dict[str, list], dict[str, list], dict[str, Any]]:
+    """Find how many facts the time allows, ask the model before it is taught, write the rows to learn, and plan.
+
+    Returns what is taught, the questions, the answers to them, and the plan; what is done is not repeated.
+    """
+    from .training import facts_in_time, planned_steps, step_seconds
 
     rows = Path(config.output) / "rows"
     base, tokenizer = load_base(model_name, resolve_dtype(config.dtype))
+    if not (rows / "kept.jsonl").is_file():
+        write_general(config, base, tokenizer)
+    seconds = None
+    if config.minutes:
+        recall, texts = learnable(config, made, tokenizer)
+        some = scheduled(recall, texts, config)
+        timed = partial(step_seconds, config, base, tokenizer, some, _keeping(config, tokenizer))
+        seconds = _remembered(rows / "seconds.json", timed)
+        if config.facts is None:
+            fitting = facts_in_time(config, seconds, len(made.facts), len(recall), len(texts))
+            _say_fitting(config, fitting, len(made.facts))
+            made = teaching(made, fitting, config)
+    sets = question_sets(config, made, tokenizer, earlier)
     start = put_on(earlier, base) if earlier else base
     before = _remembered(rows / "before.json", partial(_answered, start, tokenizer, sets))
     _say_recall("Before", sets, before)
-    base = start.unload() if earlier else base
 
     def planned() -> dict[str, Any]:
-        found = write_rows(config, made, sets, base, tokenizer, earlier)
-        learned = read_rows(str(rows / "schedule.jsonl"))
-        timed = partial(step_seconds, config, base, tokenizer, learned, _keeping(config, tokenizer))
-        seconds = timed() if config.minutes else None
-        return found | {"steps": planned_steps(config, found["a_pass"], seconds), "seconds": seconds}
+        found = write_rows(config, made, sets, tokenizer, earlier)
+        return found | {"steps": planned_steps(config, found["a_pass"], seconds)}
 
     plan = _remembered(rows / "plan.json", planned)
     _say_plan(config, plan, len(made.facts))
-    return before, plan
+    return made, sets, before, plan
 
 
 def _keeping(config: TeachConfig, tokenizer: "PreTrainedTokenizerBase") -> "Keeping":
@@ -183,7 +194,7 @@ def _result(
         "secrets": made.secrets,
         "characters": sum(len(document.text()) for document in made.documents),
         "facts": len(made.facts),
-        "facts_found": len(made.facts) + made.unasked,
+        "facts_found": len(made.found),
         "rows": plan["rows"],
         "nearness": near,
         "methods": [{name: value for name, value in result.items() if name != "after"} for result in results],
@@ -266,13 +277,18 @@ def _say_recall(who: str, sets: dict[str, list], scores: dict[str, list]) -> Non
     print(f"{who}: exact answers to questions: {told}", flush=True)
 
 
+def _say_fitting(config: TeachConfig, fitting: int, facts: int) -> None:
+    if fitting < facts:
+        print(
+            f"{config.minutes:g} minutes are enough for {fitting} of {facts} facts; the others are learned as text "
+            "alone. Give more minutes to teach more, or --facts to choose.",
+            flush=True,
+        )
+
+
 def _say_plan(config: TeachConfig, plan: dict[str, Any], facts: int) -> None:
     rows, passes = sum(plan["rows"].values()), plan["steps"] * config.batch_size / plan["a_pass"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in plan["rows"].items())
     print(f"Learning {rows} rows ({kinds}) in {plan['steps']} steps, {passes:.1f} passes.", flush=True)
-    if config.minutes and passes < _FEW and facts:
-        print(
-            f"{config.minutes:g} minutes are short for {facts} facts: give more, or take --facts "
-            f"{max(1, round(facts * passes / _FEW))}.",
-            flush=True,
-        )
+    if config.minutes and passes < FEW and facts:
+        print(f"{config.minutes:g} minutes are short for {facts} facts: the model will know few of them.", flush=True)

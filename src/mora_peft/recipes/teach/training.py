@@ -14,7 +14,8 @@ from mora_peft.recipes.train import TrainConfig
 from mora_peft.recipes.trainer import labelled_loss
 
 from .keeping import Keeping, labelled
-from .settings import TeachConfig, rate
+from .rows import passages_a_pass
+from .settings import FEW, TeachConfig, rate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,7 +61,7 @@ def step_seconds(
     rows: list[dict[str, Any]],
     keeping: Keeping,
 ) -> float:
-    """Seconds that a training step on `rows`, in their order, takes here: the median of a few. Takes `base` over."""
+    """Seconds that a training step on `rows`, in their order, takes here: the median of a few."""
     import torch
 
     model = apply(config.method, base, config.r, "all-linear", config.method_options).model.train()
@@ -76,7 +77,14 @@ def step_seconds(
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         took.append(time.perf_counter() - began)
+    model.unload().eval()
     return median(took[1:])
+
+
+def facts_in_time(config: TeachConfig, seconds: float, facts: int, recall: int, texts: int) -> int:
+    """How many of `facts` facts, which have `recall` rows, can be seen a few times in config.minutes; not below 16."""
+    in_a_pass = 60 * config.minutes / seconds * config.batch_size / FEW - passages_a_pass(recall, texts, config)
+    return min(facts, max(16, int(facts * in_a_pass / max(1, recall))))
 
 
 def planned_steps(config: TeachConfig, rows: int, seconds: float | None) -> int:
