@@ -1,8 +1,8 @@
-"""What `mora teach` teaches: the handbook of examples/, or real text written out as files, MoRA beside LoRA.
+"""What `mora teach` teaches: the handbook of examples/, MoRA beside LoRA, or real text written out as files.
 
-    python benchmarks/teach.py handbook --seeds 0 1 2
-    python benchmarks/teach.py beige-book
-    python benchmarks/teach.py plos
+    python benchmarks/teach.py handbook --own --passes 2 --seeds 0 1 2
+    python benchmarks/teach.py beige-book --facts 60 --passes 2
+    python benchmarks/teach.py plos --facts 60 --passes 2
 
 The last two need the data in ../shared/data. Each seed's proof is kept in benchmarks/results/teach/, without the curves
 of every step.
@@ -44,7 +44,7 @@ def main() -> None:
         teach(
             TeachConfig(
                 folder=str(folder), model=options.model, output=str(output), questions=own, control=control,
-                versus="lora", facts=options.facts, asked=options.asked, passes=options.passes, seed=seed,
+                versus="lora" if options.what == "handbook" else None, facts=options.facts, asked=options.asked, passes=options.passes, seed=seed,
             )
         )  # fmt: skip
         print(write_json(RESULTS / f"{output.name}.json", shown(json.loads((output / "proof.json").read_text()))))

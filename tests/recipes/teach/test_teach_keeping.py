@@ -11,7 +11,7 @@ from mora_peft.recipes.adapters import beneath, load_adapter
 from mora_peft.recipes.methods import apply
 from mora_peft.recipes.models import load_base
 from mora_peft.recipes.teach.general import general_rows
-from mora_peft.recipes.teach.keeping import WEIGHT, Keeping
+from mora_peft.recipes.teach.keeping import Keeping
 from mora_peft.recipes.train import TrainConfig
 
 ROWS = [
@@ -38,7 +38,7 @@ def moved(model) -> None:
 
 def test_the_loss_is_the_divergence_from_the_base_summed_over_the_rows(adapted):
     model, tokenizer = adapted
-    keeping = Keeping(ROWS, tokenizer, len(ROWS), seed=0)
+    keeping = Keeping(ROWS, tokenizer, len(ROWS), weight=4)
     assert keeping(model, 0).item() == pytest.approx(0, abs=1e-5)
     moved(model)
     flags = [parameter.requires_grad for parameter in model.parameters()]
@@ -55,7 +55,7 @@ def test_the_loss_is_the_divergence_from_the_base_summed_over_the_rows(adapted):
                 before = model(ids).logits[0].double().softmax(-1)
         divergence = (before * (before.log() - after.log())).sum(-1)
         expected += divergence[first - 1 : -1].sum().item()
-    assert expected > 0.1 and found.item() == pytest.approx(WEIGHT * expected, rel=1e-4)
+    assert expected > 0.1 and found.item() == pytest.approx(4 * expected, rel=1e-4)
     found.backward()
     assert any(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
 
@@ -63,17 +63,17 @@ def test_the_loss_is_the_divergence_from_the_base_summed_over_the_rows(adapted):
 def test_rows_take_turns(adapted):
     model, tokenizer = adapted
     moved(model)
-    singly = [Keeping(ROWS, tokenizer, 1, seed=0)(model, step).item() for step in range(3)]
+    singly = [Keeping(ROWS, tokenizer, 1)(model, step).item() for step in range(3)]
     assert len(set(singly)) == 3
-    halves = [Keeping(ROWS, tokenizer, 0.5, seed=0)(model, step) for step in range(8)]
+    halves = [Keeping(ROWS, tokenizer, 0.5)(model, step) for step in range(8)]
     taken = [loss.item() for loss in halves if loss is not None]
     assert taken == pytest.approx([*singly, singly[0]], rel=1e-5)
-    assert Keeping(ROWS, tokenizer, 0, seed=0)(model, 5) is None
+    assert Keeping(ROWS, tokenizer, 0)(model, 5) is None
 
 
 def test_training_beside_it_goes_less_far_from_the_base(settings, tmp_path, tiny_model):
     _, tokenizer = load_base(tiny_model, torch.float32)
-    keeping = Keeping(ROWS, tokenizer, len(ROWS), seed=0)
+    keeping = Keeping(ROWS, tokenizer, len(ROWS), weight=4)
 
     def trained(name: str, beside: Keeping | None) -> tuple[float, float]:
         changes = {"output": str(tmp_path / name), "steps": 30}

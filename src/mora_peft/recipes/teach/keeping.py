@@ -18,19 +18,24 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedTokenizerBase
 
-WEIGHT = 4  # of a token to keep, against a token to learn, which there are more of
-
 
 class Keeping:
     """A loss beside the rows': how far the model has gone from its base on a few of `rows` a step, in turn.
 
     It is the sum over their completions' tokens of the Kullback-Leibler divergence from the base's distribution, in
-    nats, times WEIGHT. `a_step` rows are taken at each step, on average.
+    nats, times `weight`. `a_step` rows are taken at each step, on average.
     """
 
-    def __init__(self, rows: list[dict[str, Any]], tokenizer: "PreTrainedTokenizerBase", a_step: float, seed: int):
+    def __init__(
+        self,
+        rows: list[dict[str, Any]],
+        tokenizer: "PreTrainedTokenizerBase",
+        a_step: float,
+        weight: float = 1,
+        seed: int = 0,
+    ):
         self._rows = [labelled(tokenizer, row) for row in random.Random(seed).sample(rows, len(rows))]
-        self._a_step = a_step
+        self._a_step, self._weight = a_step, weight
         self._together = DataCollatorForLanguageModeling(tokenizer.pad_token_id)
 
     def __call__(self, model: "Module", step: int) -> torch.Tensor | None:
@@ -44,7 +49,7 @@ class Keeping:
             base, targets = labelled_logits(model, batch)
         found, _ = labelled_logits(model, batch)
         counted = targets != -100
-        return WEIGHT * torch.nn.functional.kl_div(
+        return self._weight * torch.nn.functional.kl_div(
             found[counted].log_softmax(-1), base[counted].log_softmax(-1), log_target=True, reduction="sum"
         )
 

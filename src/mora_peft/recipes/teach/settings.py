@@ -32,6 +32,8 @@ class TeachConfig:
         batch_size: Rows a step.
         text_share: Passages of the documents for each row about a fact; more where not all would be seen otherwise.
         general_share: Rows of general text, of which what the base says is kept, for each row to learn.
+        general_weight: Of a token of general text that is kept, against a token that is learned: with more, less is
+            forgotten, and facts are learned more slowly.
         earlier_share: With --from, rows of what was taught before for each new row.
         passage_tokens: Longest passage in tokens.
         facts: Teach and ask so many facts at most, from all over the documents; the rest is learned as passages only.
@@ -65,7 +67,8 @@ class TeachConfig:
     passes: float = 4
     batch_size: int = 16
     text_share: float = 0.03
-    general_share: float = 0.08
+    general_share: float = 0.16
+    general_weight: float = 1
     earlier_share: float = 0.25
     passage_tokens: int = 128
     facts: int | None = None
@@ -91,8 +94,10 @@ class TeachConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be above 0, not {value}.")
-        if min(self.text_share, self.general_share) < 0 or self.passage_tokens < 32:
-            raise UserError("text_share and general_share must be 0 or more, and passage_tokens at least 32.")
+        if min(self.text_share, self.general_share, self.general_weight) < 0 or self.passage_tokens < 32:
+            raise UserError(
+                "text_share, general_share and general_weight must be 0 or more, and passage_tokens at least 32."
+            )
         for name in filter(None, (self.method, self.versus)):
             if method_named(name).trains_base or name == "prompt":
                 raise UserError(f"{name} leaves no adapter of weights to teach with: choose mora, lora or another.")

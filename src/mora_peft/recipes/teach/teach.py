@@ -121,7 +121,7 @@ def _keeping(config: TeachConfig, tokenizer: "PreTrainedTokenizerBase") -> "Keep
     from .keeping import Keeping
 
     rows = read_rows(str(Path(config.output) / "rows" / "kept.jsonl"))
-    return Keeping(rows, tokenizer, config.general_share * config.batch_size, config.seed)
+    return Keeping(rows, tokenizer, config.general_share * config.batch_size, config.general_weight, config.seed)
 
 
 def _trained(
