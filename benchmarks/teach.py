@@ -32,10 +32,11 @@ def main() -> None:
     parser.add_argument("--passes", type=float, default=TeachConfig.passes)
     parser.add_argument("--own", action="store_true", help="also ask examples/handbook-questions.jsonl")
     options = parser.parse_args()
-    folder, own, control = ROOT / "examples" / "handbook", None, None
+    folder, own, control, versus = ROOT / "examples" / "handbook", None, None, "lora"
     if options.what == "handbook" and options.own:
         own = str(ROOT / "examples" / "handbook-questions.jsonl")
     if options.what in SOURCES:
+        versus = None
         folder = ROOT / "runs" / "teach" / f"{options.what}-files"
         control = str(write_files(options.what, "test", folder.with_name(f"{options.what}-control"), 3))
         write_files(options.what, "train", folder, SOURCES[options.what][1])
@@ -44,7 +45,7 @@ def main() -> None:
         teach(
             TeachConfig(
                 folder=str(folder), model=options.model, output=str(output), questions=own, control=control,
-                versus="lora" if options.what == "handbook" else None, facts=options.facts, asked=options.asked, passes=options.passes, seed=seed,
+                versus=versus, facts=options.facts, asked=options.asked, passes=options.passes, seed=seed,
             )
         )  # fmt: skip
         print(write_json(RESULTS / f"{output.name}.json", shown(json.loads((output / "proof.json").read_text()))))
