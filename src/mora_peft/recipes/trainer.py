@@ -77,8 +77,9 @@ class RecipeTrainer(SFTTrainer):
         if not ours or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         total, count = labelled_loss(model, inputs)
-        if self._beside and (more := self._beside(model, self.state.global_step)) is not None:
-            total = total + more
+        if self._beside:
+            more = self._beside(self.accelerator.unwrap_model(model), self.state.global_step)
+            total = total if more is None else total + more
         if num_items_in_batch is None:
             return total / count
         # Counted over all processes, whose gradients are then averaged.
