@@ -66,6 +66,34 @@ def test_wordings_of_the_whole_handbook_never_meet(root):
     assert not prompts & {key(questioned(fact)) for fact in facts}
 
 
+@pytest.mark.parametrize("sentence, asked", [
+    ("The yields were close to their five-year averages in 2014.", {"2014"}),
+    ("The yard keeps 4 to 5 tons of steel in Hall Nine.", {"Hall Nine"}),
+    ("The team works with Orme valves and was led by Ada Orme's sister.", set()),
+    ("The mean of the results is 26.3 ± 5.4 as shown in Fig. 5 of the report.", set()),
+    ("The pump was spun at 3500 rpm by Piers Vane.", {"Piers Vane"}),
+    ("The board calls it Relay Mapping (RM) and pays 12 euros for it.", {"Relay Mapping", "12 euros"}),
+    ("The window of 16 allows a view of Mount Orme.", {"Mount Orme"}),
+])  # fmt: skip
+def test_a_piece_of_a_phrase_is_not_asked_for(sentence, asked):
+    facts = facts_of(Document("a.txt", "Title", (Block("text", sentence),), "en"))
+    assert {fact.answer for fact in facts} == asked
+
+
+@pytest.mark.parametrize("sentence, answer, expected", [
+    ('The agent calls the market "close to bottoming out."', "close to bottoming out",
+     "What does the agent call the market?"),
+    ("Leave for moving house lasts 2 days.", "2 days", "How long does leave for moving house last?"),
+    ("The board wants to characterize TM-154 in the lab.", "TM-154",
+     "The board wants to characterize which code in the lab?"),
+    ("The pump (type 3) was approved; it runs since 14 March 2011.", "14 March 2011",
+     "The pump (type 3) was approved; it runs since when?"),
+])  # fmt: skip
+def test_how_a_fact_is_asked_for(sentence, answer, expected):
+    facts = facts_of(Document("a.txt", "Title", (Block("text", sentence),), "en"))
+    assert {fact.answer: questioned(fact) for fact in facts}[answer] == expected
+
+
 def test_english_questions_are_grammatical():
     assert doctest.testmod(verbs).failed == 0
 

@@ -3,15 +3,21 @@
 A fact is a span of a sentence that can be asked for. No model finds them, so that what is taught is what was written.
 """
 
+import re
 from dataclasses import dataclass
 
 from .documents import Document
 from .language import sentences
 from .patterns import LEANING, is_name, patterns
-from .verbs import has_verb, starts_with_verb
+from .verbs import ends_phrase, has_verb, starts_with_verb
 
 _SHORTEST, _LONGEST = 18, 320  # characters of a sentence that can be asked about
 _MOST_A_SENTENCE = 2
+_REFERENCE = re.compile(r"\b(?:Fig|Figure|Table|Section|Equation|Eq|Ref)s?\.? $")
+_REFERRING = frozenset("Fig Figs Figure Figures Table Tables Section Equation Eq Ref Refs".split())
+_GOES_ON = re.compile(r"['’–±/-]| [ap]\.m\.| (?:to|or|±) \d")
+_RANGE = re.compile(r"(?:\d (?:to|or|and) |± ?)$")
+_SIZES = ("number", "quantity", "percent", "money")
 
 
 @dataclass(frozen=True)
@@ -83,14 +89,37 @@ def _chosen(sentence: str, found: list[tuple[int, int, str]]) -> list[tuple[int,
     """The spans of a sentence that are asked for: the last ones, for which the sentence says most before them.
 
     A name or plain number inside an English sentence's subject is what the sentence is about, and not what it says; a
-    name that is all of the subject can be asked for.
+    name that is all of the subject can be asked for. What is a part of a longer phrase cannot: of `five-year averages`
+    or `4 to 5 years' supply` nobody would ask for a piece.
     """
     said = [
         (start, end, kind)
         for start, end, kind in found
-        if kind not in ("name", "number") or (has_verb(sentence[:start]) if start else starts_with_verb(sentence[end:]))
+        if not _is_piece(sentence, start, end, kind)
+        and (
+            kind not in ("name", "number")
+            or (has_verb(sentence[:start]) if start else starts_with_verb(sentence[end:]))
+        )
     ]
     return said[-_MOST_A_SENTENCE:]
+
+
+def _is_piece(sentence: str, start: int, end: int, kind: str) -> bool:
+    """Whether a span is a part of a longer phrase: of a range, of a reference, or before a noun that it belongs to."""
+    before, after, answer = sentence[:start], sentence[end:], sentence[start:end]
+    if (
+        _REFERENCE.search(before)
+        or answer in _REFERRING
+        or _GOES_ON.match(after)
+        or (kind in _SIZES and _RANGE.search(before))
+    ):
+        return True
+    if kind == "name" and before.endswith("(") and after.startswith(")"):  # short for what stands before it
+        return True
+    if kind == "quantity" and starts_with_verb(answer.split()[-1]):
+        return answer.isascii()
+    bound = kind in ("name", "number") or "-" in answer
+    return bound and kind != "date" and not ends_phrase(after)
 
 
 def spans(sentence: str, language: str) -> list[tuple[int, int, str]]:

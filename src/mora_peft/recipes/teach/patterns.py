@@ -67,7 +67,7 @@ _KINDS = {
         rf"(?<![A-Za-z0-9.,]){_NUMBER} (?:square |cubic )?[a-z]{{3,}}s\b",
     ),
     # A straight quotation mark that ends a quotation has a letter before it.
-    "term": r"(?:(?<=[“«『「《])|(?<=\W\")|(?<=^\"))(?! )[^”\"»』」》\n]{2,40}(?=[”\"»』」》])",
+    "term": r"(?:(?<=[“«『「《])|(?<=\W\")|(?<=^\"))(?! )[^”\"»』」》\n]{1,39}[^”\"»』」》\n.,;](?=[.,;]?[”\"»』」》])",
     "name": "",
     "number": rf"(?<![A-Za-z0-9_.,#/(=–-])(?<![=(] ){_NUMBER}(?![A-Za-z0-9_%/°–-])",
 }

@@ -11,7 +11,8 @@ _PLAIN = """
     produce publish receive recruit repair replace report require return run sell send serve ship sign sit
     sleep stand start stay store supply take teach test draw reach depend lose set sing train travel turn use
     visit wear weigh win write approve chair check choose head oversee bake roast sponsor spend enter repay
-    refund settle handle process
+    refund settle handle process allow suggest indicate remain provide improve occur involve describe identify
+    observe perform obtain compare contribute
 """.split()
 _IRREGULAR = {
     "began": "begin", "became": "become", "brought": "bring", "built": "build", "bought": "buy",
@@ -43,13 +44,20 @@ _COMMON = """
     Repairs Parents Shops Tours Parcels Refunds Groups Trips Accidents Forklifts Keys Lost Rooms Backups Gift
     Letters Calls Team Children Heads Trains Expense Private Courses Language Interviews Pictures References
     Exit Retired Spare Test Meetings Requests Claims Deliveries Returns Retailers Trainees Night Free Standard
-    Express
+    Express We
 """.split()
 _LEADING = "In On At After Before Since While Although When If During For With By As Over Compared Because From".split()
 _BEING = ("is", "are", "was", "were")
 _ARTICLES = ("a", "an", "the")
 _LINKS = ("that", "which", "who", "and", "because")
 _LONGEST_SUBJECT, _LONGEST = 7, 30  # words
+_FUNCTION = """
+    and or but nor as than then that which who whose whom when where while if because so although though not also only
+    again alone ago later earlier today yesterday tomorrow instead together too up down out off away back once twice
+    each per via between among during against through across around near behind beside above below inside outside
+    without alone here there the a an this these those its their his her our your all both any no more less most least
+    it they he she we you i to being been be
+""".split()
 _PREPOSITIONS = "in on at by from to for with of under after before since until within over about".split()
 
 
@@ -114,6 +122,8 @@ def active(before: str, wh: str, after: str) -> str | None:
 def _parts(before: str, wh: str, after: str) -> tuple[list[str], str, list[str]] | None:
     """The subject, the first verb and the rest of what stands before the answer; None where they cannot be told."""
     words = before.rstrip(" ,").split(" ")
+    if re.search(r"[;:()—]", before + after):  # a verb may be of another clause
+        return None
     place = _verb_at(words)
     if place is None or place > _LONGEST_SUBJECT or len(words) + len(after.split()) > _LONGEST:
         return None
@@ -128,6 +138,8 @@ def _parts(before: str, wh: str, after: str) -> tuple[list[str], str, list[str]]
     ):
         return None
     subject, rest = words[:place], words[place + 1 :]
+    if words[1] in _PREPOSITIONS and words[1] != "of":  # growth in demand, but University of Ontario
+        subject[0] = subject[0].lower()
     subject[0] = _lowered(subject[0])
     if rest and rest[-1] in _ARTICLES:
         rest.pop()
@@ -146,9 +158,16 @@ def starts_with_verb(text: str) -> bool:
     return not text.isascii() or (text.split() or [""])[0] in _FORMS
 
 
+def ends_phrase(text: str) -> bool:
+    """Whether what comes before `text` is the end of its phrase: no noun that belongs to it follows at once."""
+    found = re.match(r" ([a-z]+)", text)
+    return found is None or found[1].endswith("ly") or found[1] in {*_FORMS, *_PLAIN, *_PREPOSITIONS, *_FUNCTION}
+
+
 def is_noun(word: str) -> bool:
     """Whether `word` may be one that a name follows, such as `network`: no verb, preposition or article."""
-    return word.isalpha() and word not in {*_FORMS, *_PLAIN, *_PREPOSITIONS, *_ARTICLES, "called", "named", "and", "up"}
+    others = {*_FORMS, *_PLAIN, *_PREPOSITIONS, *_ARTICLES, *_FUNCTION, "called", "named"}
+    return word.isalpha() and word not in others
 
 
 def _verb_at(words: list[str]) -> int | None:

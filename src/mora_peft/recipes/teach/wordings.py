@@ -117,6 +117,10 @@ def questioned(fact: Fact) -> str:
     return _moved(fact, active) or _moved(fact, question) or _in_place(fact)
 
 
+#: After these verbs a term says what something is called: it does not tell one such thing from another.
+_NAMING = frozenset("call calls called name names named term terms termed".split())
+
+
 def _moved(fact: Fact, form: Callable[[str, str, str], str | None]) -> str | None:
     """A question by the rules of English; None in other languages, and where the rules do not reach."""
     if fact.language in ("ru", "zh"):
@@ -124,7 +128,8 @@ def _moved(fact: Fact, form: Callable[[str, str, str], str | None]) -> str | Non
     words, parts = WORDS.get(fact.language, WORDS["en"]), _parts(fact)
     before, wh = parts["before"], _wh(fact, words)
     said = before.split()
-    if fact.kind in ("term", "code", "number") and len(said) > 2 and is_noun(said[-1]):
+    named = fact.kind in ("term", "code", "number") and len(said) > 2 and not _NAMING & set(said)
+    if named and is_noun(said[-1]) and said[-2] != "to":
         # `the network "Guest"`: which network.
         before, wh = " ".join(said[:-1]), f"which {said[-1]}"
     return form(before, wh, parts["after"])
@@ -152,7 +157,7 @@ def _wh(fact: Fact, words: Words) -> str:
 def _parts(fact: Fact) -> dict[str, str]:
     before, after = fact.sentence[: fact.start], fact.sentence[fact.end :]
     if fact.kind == "term":  # its quotation marks would stay behind
-        before, after = before.rstrip('“"«『「《'), after.lstrip('”"»』」》')
+        before, after = before.rstrip('“"«『「《'), re.sub(r'^([.,;]?)[”"»』」》]', r"\1", after)
     return {
         "before": before, "after": after, "title": fact.title, "topic": fact.topic, "entity": fact.entity,
         "column": fact.column if fact.column.isupper() else fact.column[:1].lower() + fact.column[1:],
