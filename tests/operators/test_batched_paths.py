@@ -58,11 +58,13 @@ class Layer:
     def check(self, add, tokens: list[int], padding: int = 0) -> None:
         """What `add` makes of one batch is the definition, in a y that is a slice of a wider one."""
         dtype, inputs, outputs = self.slots.buffer.dtype, self.slots.inputs, self.slots.outputs
+        device = self.slots.buffer.device
         size = len(tokens) + padding
         x = normal(size, len(inputs), seed=3, dtype=dtype)
         around = normal(size, len(outputs) + 3, seed=4, dtype=dtype)
-        found = around.clone()
-        add(found[:, 1:-2], x, self.slots, Step(torch.tensor(tokens, dtype=torch.int64)))
+        found = around.to(device, copy=True)
+        add(found[:, 1:-2], x.to(device), self.slots, Step(torch.tensor(tokens, dtype=torch.int64, device=device)))
+        found = found.cpu()
 
         expected = around.double()
         for i, slot in enumerate(tokens):

@@ -68,7 +68,11 @@ def device() -> str:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident memory of this process so far."""
+    """The most memory of this process so far: what was allocated on a GPU, where it computes there, else resident."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
