@@ -1,8 +1,8 @@
 """A training step on a GPU over PEFT LoRA's: time and memory, r=8, all linear layers, bfloat16 base.
 
 `python benchmarks/step_time_gpu.py` writes benchmarks/results/step_time_gpu.json. Weights are random: neither time nor
-memory hangs on them. All methods of a shape stand on one frozen base and are run in turn. `kept_mb` is what is allocated
-between the forward and the backward pass, beyond the weights.
+memory hangs on them. All methods of a shape stand on one frozen base and are run in turn. `kept_mb` is what is
+allocated between the forward and the backward pass, beyond the weights.
 """
 
 import copy
