@@ -151,7 +151,9 @@ def test_adjoints(row, data):
     assert_close((taken * v).sum(), (x * adjoint).sum())
 
     out = normal(5, operator.d, seed=4)
-    assert_close((operator.put_(torch.zeros_like(out), v) * out).sum(), (v * operator.put_adjoint(out)).sum())
+    assert_close(
+        (operator.put_(torch.zeros_like(out), v) * out).sum(), (v * operator.put_adjoint(out, out.dtype)).sum()
+    )
 
     blocks = operator.expand(M)
     B = normal(*blocks.shape, seed=5)

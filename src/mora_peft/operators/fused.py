@@ -17,11 +17,17 @@ def mora_linear(x: Tensor, M: Tensor, W: Tensor, bias: Tensor | None, operator: 
     backward it keeps r̂ numbers a token (sharing) or x itself, which the layers that share it keep once. Base and
     adapter write one output and one gradient of x, with no intermediate of their size.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if autocasts(x):
         dtype = torch.get_autocast_dtype(x.device.type)
         with torch.autocast(x.device.type, enabled=False):
             return _MoraLinear.apply(x.to(dtype), M, W, bias, operator, scaling, dtype)
     return _MoraLinear.apply(x, M, W, bias, operator, scaling, M.dtype)
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on where x is; on some devices, such as meta, it does not exist."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 class _MoraLinear(torch.autograd.Function):
@@ -41,7 +47,7 @@ class _MoraLinear(torch.autograd.Function):
         saved, M, W = ctx.saved_tensors
         operator, dtype = ctx.operator, ctx.dtype
         flat = grad_out.reshape(-1, grad_out.shape[-1])
-        grad_put = operator.put_adjoint(flat.to(dtype))
+        grad_put = operator.put_adjoint(flat, dtype)
         grad_x = grad_M = None
         if ctx.needs_input_grad[0]:
             blocks = operator.expand((M * ctx.scaling if ctx.scaling != 1.0 else M).to(dtype))

@@ -98,8 +98,8 @@ class Operator(ABC):
         """out (T, d) += put(y (b, T, r̂))."""
 
     @abstractmethod
-    def put_adjoint(self, grad_out: Tensor) -> Tensor:
-        """(T, d) → (b, T, r̂)."""
+    def put_adjoint(self, grad_out: Tensor, dtype: torch.dtype) -> Tensor:
+        """(T, d) → (b, T, r̂), summed in `dtype`."""
 
     def expand(self, M: Tensor) -> Tensor:
         """M → its blocks M_i, shape (b, r̂, r̂)."""
@@ -107,4 +107,4 @@ class Operator(ABC):
 
     def contract(self, grad_blocks: Tensor) -> Tensor:
         """The adjoint of `expand`: (b, r̂, r̂) → (r̂, r̂)."""
-        return grad_blocks.sum(0)
+        return grad_blocks.sum(0) if len(grad_blocks) > 1 else grad_blocks[0]

@@ -86,8 +86,8 @@ class Decoupling(Operator):
         flat = self._tokens_first(y, len(out))
         return cycle_add_(out, flat)
 
-    def put_adjoint(self, grad_out: Tensor) -> Tensor:
-        flat = cycle_sum(grad_out, self.rows * self.r_hat)
+    def put_adjoint(self, grad_out: Tensor, dtype: torch.dtype) -> Tensor:
+        flat = cycle_sum(grad_out, self.rows * self.r_hat, dtype)
         return self._blocks_first(flat.unflatten(-1, (self.rows, self.r_hat)))
 
     def add_delta_(self, W: Tensor, M: Tensor, sign: float = 1.0) -> Tensor:

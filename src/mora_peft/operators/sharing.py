@@ -16,8 +16,8 @@ class _Strided:
     def __init__(self, size: int, r_hat: int) -> None:
         self.size, self.r_hat = size, r_hat
 
-    def sum(self, x: Tensor) -> Tensor:
-        return cycle_sum(x, self.r_hat)
+    def sum(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        return cycle_sum(x, self.r_hat, dtype)
 
     def add_(self, out: Tensor, y: Tensor) -> Tensor:
         return cycle_add_(out, y)
@@ -33,12 +33,12 @@ class _Wrapped(_Strided):
         super().__init__(size, r_hat)
         self.wrap = -size % r_hat
 
-    def sum(self, x: Tensor) -> Tensor:
+    def sum(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         if self.size <= self.r_hat:
-            return cycle(x, self.r_hat)
-        out = cycle_sum(x, self.r_hat)
+            return cycle(x, self.r_hat).to(dtype or x.dtype)
+        out = cycle_sum(x, self.r_hat, dtype)
         if self.wrap:
-            out[..., self.r_hat - self.wrap :] += x[..., : self.wrap]
+            out[..., self.r_hat - self.wrap :].add_(x[..., : self.wrap])
         return out
 
     def add_(self, out: Tensor, y: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class _Wrapped(_Strided):
             return out.add_(cycle_sum(y, self.size))
         cycle_add_(out, y)
         if self.wrap:
-            out[..., : self.wrap] += y[..., self.r_hat - self.wrap :]
+            out[..., : self.wrap].add_(y[..., self.r_hat - self.wrap :])
         return out
 
     def repeat(self, y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -61,8 +61,8 @@ class _Wrapped(_Strided):
 class _Grouped(_Strided):
     """r̂ contiguous groups, the first `size mod r̂` of them one longer."""
 
-    def sum(self, x: Tensor) -> Tensor:
-        return group_sum(x, self.r_hat)
+    def sum(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        return group_sum(x, self.r_hat, dtype)
 
     def add_(self, out: Tensor, y: Tensor) -> Tensor:
         return group_repeat_add_(out, y)
@@ -122,7 +122,7 @@ class Sharing(Operator):
         return [W]
 
     def take(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return self._inputs.sum(x.to(dtype)).unsqueeze(0)
+        return self._inputs.sum(x, dtype).unsqueeze(0)
 
     def take_adjoint_(self, grad_x: Tensor, grad_taken: Tensor) -> Tensor:
         return self._inputs.add_(grad_x, grad_taken[0])
@@ -130,5 +130,5 @@ class Sharing(Operator):
     def put_(self, out: Tensor, y: Tensor) -> Tensor:
         return self._outputs.add_(out, y[0])
 
-    def put_adjoint(self, grad_out: Tensor) -> Tensor:
-        return self._outputs.sum(grad_out).unsqueeze(0)
+    def put_adjoint(self, grad_out: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._outputs.sum(grad_out, dtype).unsqueeze(0)

@@ -39,12 +39,12 @@ class Truncation(Operator):
         return self.compress(x).to(dtype).unsqueeze(0)
 
     def take_adjoint_(self, grad_x: Tensor, grad_taken: Tensor) -> Tensor:
-        grad_x[..., : self._read] += grad_taken[0, ..., : self._read]
+        grad_x[..., : self._read].add_(grad_taken[0, ..., : self._read])
         return grad_x
 
     def put_(self, out: Tensor, y: Tensor) -> Tensor:
-        out[..., : self._written] += y[0, ..., : self._written]
+        out[..., : self._written].add_(y[0, ..., : self._written])
         return out
 
-    def put_adjoint(self, grad_out: Tensor) -> Tensor:
-        return F.pad(grad_out[..., : self._written], (0, self.r_hat - self._written)).unsqueeze(0)
+    def put_adjoint(self, grad_out: Tensor, dtype: torch.dtype) -> Tensor:
+        return F.pad(grad_out[..., : self._written].to(dtype), (0, self.r_hat - self._written)).unsqueeze(0)

@@ -71,7 +71,7 @@ class MoraTiedHead(MoraLayer):
         """(..., d) → (..., V)."""
         operator, M = self.operator[adapter], self._scaled_M(adapter)
         flat = self._cast_input_dtype(x, M.dtype).reshape(-1, x.shape[-1])
-        y = torch.bmm(operator.put_adjoint(flat), operator.expand(M))
+        y = torch.bmm(operator.put_adjoint(flat, flat.dtype), operator.expand(M))
         return operator.take_adjoint_(y.new_zeros(len(flat), operator.k), y).view(*x.shape[:-1], operator.k)
 
     def _is_one_weight(self) -> bool:

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from transformers.pytorch_utils import Conv1D
 
 from mora_peft.operators.batched import segmented_product
-from mora_peft.operators.fused import mora_linear
+from mora_peft.operators.fused import autocasts, mora_linear
 
 from .config import MoraConfig
 from .layer import MoraLayer
@@ -49,7 +49,7 @@ class MoraLinear(MoraLayer):
             and not weight.requires_grad
             and (bias is None or not bias.requires_grad)
             and x.numel() >= self.r_hat[adapter] * x.shape[-1]
-            and (x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type))
+            and (x.dtype == weight.dtype or autocasts(x))
             and self.cast_input_dtype_enabled
             and not (self.training and isinstance(dropout, nn.Dropout))
             and not (base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks)
