@@ -2,8 +2,8 @@
 
 `python benchmarks/readme_tables.py [STUDY ...]` fills the place of each study, `<!-- results:STUDY:begin -->` to
 `<!-- results:STUDY:end -->`, with the results in benchmarks/results/STUDY; without names, every place. The study
-`serving` is that of benchmarks/serving_batch.py and serving_scale.py, `teach` that of benchmarks/teach.py. Doing it
-twice changes nothing.
+`serving` is that of benchmarks/serving_batch.py and serving_scale.py, `teach` that of benchmarks/teach.py,
+`memorization-rates` that of the searches of two configs. Doing it twice changes nothing.
 """
 
 import re
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from markdown_table import markdown
+from rates_table import rates_table
 from serving_tables import serving_table
 from teach_tables import teach_table
 
@@ -45,7 +46,11 @@ def fill(readme: str, folder: Path, studies: list[str]) -> str:
         begin, study, end = place.groups()
         if studies and study not in studies:
             return place[0]
-        special = {"serving": lambda: serving_table(folder), "teach": lambda: teach_table(folder / "teach")}
+        special = {
+            "serving": lambda: serving_table(folder),
+            "teach": lambda: teach_table(folder / "teach"),
+            "memorization-rates": lambda: rates_table(folder / "memorization-rates"),
+        }
         table = special.get(study, lambda: tables(folder / study))()
         return f"{begin}{table}\n{end}"
 
