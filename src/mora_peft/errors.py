@@ -13,7 +13,9 @@ class UserError(ValueError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, on an accelerator or (where torch is refused it) on the host."""
-    return "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
+    return (
+        isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
+    )
 
 
 def is_disk_full(error: BaseException) -> bool:

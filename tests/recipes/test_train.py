@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mora_peft.cli.main import main
 from mora_peft.errors import UserError
-from mora_peft.recipes import checkpoints, evaluate, train
+from mora_peft.recipes import checkpoints, evaluate, provenance, train
 from mora_peft.recipes.methods import METHODS
+from mora_peft.recipes.runs import DIVERGED
 from mora_peft.recipes.trainer import RecipeTrainer, labelled_loss
 
 # Dropout where a method has it, so that a resumed run must also continue the random numbers.
@@ -219,6 +221,52 @@ def test_a_run_that_diverges_is_recorded(settings):
     run = train.read_run(output)
     assert run["status"] == "diverged" and "nan" in run["message"]
     assert not (output / "adapter").exists()
+
+
+def test_a_run_that_diverges_late_keeps_its_checkpoint_and_says_so(settings, monkeypatch, tmp_path):
+    original = RecipeTrainer.training_step
+
+    def ruined(self, *args, **kwargs):
+        return original(self, *args, **kwargs) * (float("nan") if self.state.global_step >= 4 else 1)
+
+    monkeypatch.setattr(RecipeTrainer, "training_step", ruined)
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(settings))
+    assert main(["train", "--config", str(config), "--method", "lora"]) == DIVERGED
+    assert "checkpoint-4 holds" in train.read_run(Path(settings["output"]))["message"]
+    assert checkpoints.latest(Path(settings["output"])).name == "checkpoint-4"
+    assert main(["train", "--config", str(config), "--method", "lora"]) == DIVERGED
+
+
+def test_a_run_goes_on_with_its_batches_in_smaller_parts(settings, interrupted):
+    """As the sentence about too little memory advises."""
+    whole = settings | {"batch_size": 4, "task_options": {"facts": 4, "pairs": 4, "digits": 4}}
+    expected = weights(train.train(train.TrainConfig(**whole | {"output": settings["output"] + "-whole"})))
+    with interrupted(4):
+        train.train(train.TrainConfig(**whole))
+    smaller = {"batch_size": 2, "gradient_accumulation": 2, "gradient_checkpointing": True}
+    found = weights(train.train(train.TrainConfig(**whole | smaller)))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_when_checkpoints_are_written_matters_only_where_the_best_is_kept(settings):
+    def marks(**options):
+        config = settings | {"evaluate_every": 2} | options
+        return {provenance.fingerprint(asdict(train.TrainConfig(**config, checkpoint_every=n))) for n in (2, 4)}
+
+    settings.pop("checkpoint_every")
+    assert len(marks()) == 1 and len(marks(keep="best")) == 2
+
+
+@pytest.mark.parametrize("options", [
+    {"learning_rate": -1.0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"warmup": -1.0},
+    {"weight_decay": -0.1}, {"max_grad_norm": -1.0},
+], ids=str)  # fmt: skip
+def test_numbers_that_mean_nothing(options, settings):
+    [name] = options
+    with pytest.raises(UserError, match=name):
+        train.TrainConfig(**settings | options)
 
 
 @pytest.mark.parametrize("step", [4, 7])

@@ -22,14 +22,15 @@ def run_command(
     """Parse `argv` into `config_class`, call `recipe` with it, and return the exit code.
 
     The dataclass is the whole interface: its fields are the options, its docstring is their help, and `--config FILE`
-    reads the same names from YAML. `positional=True` takes required fields by position. Exit codes: 0 done, 2 bad
-    input or a full disk (one sentence on stderr), 130 interrupted. Anything else is a bug and keeps its traceback.
+    reads the same names from YAML. `positional=True` takes required fields by position. Exit codes: 0 done (or the
+    number that `recipe` returns), 2 bad input or a full disk (one sentence on stderr), 130 interrupted. Anything else
+    is a bug and keeps its traceback.
     """
     # A polite kill (SIGTERM) stops a command as Ctrl-C does, so that nothing it started outlives it.
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        recipe(parse(name, config_class, argv, positional))
+        result = recipe(parse(name, config_class, argv, positional))
     except KeyboardInterrupt:
         return _say(INTERRUPTED, f"mora {name}: interrupted; run the same command again to go on from where it was.")
     except (UserError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
@@ -38,7 +39,7 @@ def run_command(
         if not is_disk_full(error):
             raise
         return _say(BAD_INPUT, f"mora {name}: the disk is full ({error}); free some space and run the command again.")
-    return OK
+    return result if isinstance(result, int) else OK
 
 
 def parse(name: str, config_class: type, argv: list[str], positional: bool = False) -> Any:

@@ -46,7 +46,8 @@ def is_adapter(name: str) -> bool:
 def read_adapter(folder: str | Path) -> Adapter:
     """The adapter in `folder`.
 
-    Raises UserError where the configuration or the weights are missing, unreadable, cut short, or a pickle.
+    Raises UserError where the configuration or the weights are missing, unreadable, cut short, or a pickle, and where
+    the adapter is of another model than a causal language model.
     """
     from peft import PeftConfig
 
@@ -58,6 +59,11 @@ def read_adapter(folder: str | Path) -> Adapter:
         config = PeftConfig.from_pretrained(str(folder))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} is not the configuration of a PEFT adapter ({line_of(error)}).") from error
+    if config.task_type not in (None, "CAUSAL_LM"):
+        raise UserError(
+            f"{folder} is an adapter for {config.task_type}, and `mora` works with causal language models: load it in "
+            "Python with PeftModel.from_pretrained, and merge it with merge_and_unload."
+        )
     return Adapter(folder, config, read_weights(folder))
 
 
@@ -115,8 +121,12 @@ def check_keys(adapter: Adapter, expected: set[str]) -> None:
     """Raise UserError where the adapter's file lacks tensors that it should have, or has others."""
     path, found = adapter.folder / WEIGHTS, set(adapter.tensors)
     for kind, keys in (("lacks", expected - found), ("has the unknown", found - expected)):
-        # Embedding layers that were saved beside the adapter are no part of it.
-        keys = sorted(key for key in keys if "embed" not in key or "lora" in key or "prompt" in key)
+        # Embedding and output layers that were saved beside the adapter are no part of it.
+        keys = sorted(
+            key
+            for key in keys
+            if ".base_layer." not in key and ("embed" not in key or "lora" in key or "prompt" in key)
+        )
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise UserError(f"{path} {kind} {keys[0]}{more}: it does not belong to its {CONFIG}, or to this base.")

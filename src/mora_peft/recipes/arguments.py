@@ -22,7 +22,7 @@ def trainer_arguments(config: "TrainConfig", autocast: bool, measured: bool, tex
     import torch
     from trl import SFTConfig
 
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=config.output,
         seed=config.seed,
         # Without a seed of its own the data order would hang on how many random numbers a method's start draws.
@@ -60,3 +60,6 @@ def trainer_arguments(config: "TrainConfig", autocast: bool, measured: bool, tex
         use_cpu=not torch.accelerator.is_available(),
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
+    if arguments.n_gpu > 1:  # Transformers would copy the model to each; a launcher gives each a process
+        arguments._n_gpu = 1
+    return arguments

@@ -41,6 +41,27 @@ def train_embeddings(model: "Module") -> None:
     )
 
 
+def untie(model: "Module") -> bool:
+    """Give the output layer a weight of its own where merging would change it with the embeddings', which it shares.
+
+    So it is where the base ties the two, one of them carries an adapter, and they are not adapted as one (PEFT's
+    `ensure_weight_tying`). Says whether it was.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn import Parameter
+
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    if not any(isinstance(layer, BaseTunerLayer) for layer in ends):
+        return False
+    inputs, outputs = (layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in ends)
+    as_one = getattr(model.peft_config[model.active_adapter], "ensure_weight_tying", False)
+    if as_one or inputs.weight is not outputs.weight:
+        return False
+    outputs.weight = Parameter(outputs.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False
+    return True
+
+
 def check_output_layer(model: "Module") -> None:
     """Raise UserError where the output layer of `model` carries an adapter, which TRL's loss would pass by."""
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mora_peft.errors import UserError
@@ -30,9 +30,10 @@ class InspectConfig:
         base: Base model, where the adapter does not name it.
         plan: Say what memory a training step of the planned adapter needs, before anything is loaded.
         batch_size: Rows a step on one device, for the plan.
-        max_length: Tokens a row, for the plan.
+        max_length: Tokens a row, for the plan; without it 2048, or as many as the model has positions.
         dtype: Of the base, for the plan.
-        quantization: How the base's linear layers are stored, for the plan: none, nf4 (4 bits) or int8.
+        quantization: How the base's linear layers are stored, for the plan: none, nf4 (4 bits) or int8; without it as
+            the model's configuration says.
         gradient_checkpointing: Recompute activations in the backward pass, for the plan.
         json: Print JSON, with every layer by itself.
     """
@@ -46,16 +47,17 @@ class InspectConfig:
     base: str | None = None
     plan: bool = False
     batch_size: int = 1
-    max_length: int = 2048
+    max_length: int | None = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    quantization: Literal["none", "nf4", "int8"] = "none"
+    quantization: Literal["none", "nf4", "int8"] | None = None
     gradient_checkpointing: bool = False
     json: bool = False
 
     def __post_init__(self):
         for name in ("batch_size", "max_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, not {value}.")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def inspect(config: InspectConfig) -> list[Layer]:
     adapter = read_adapter(config.source) if is_adapter(config.source) else None
     base = adapter.base(config.base) if adapter else config.source
     model = _without_weights(base, adapter.config if adapter else _plan(config), config.source)
+    config = _completed(config, model)
     layers = list(_layers(model, adapter))
     title = f"{config.source}: {_title(model.peft_config['default'])}" + ("" if adapter else " (planned)")
     memory = _memory(model, config) if config.plan else {}
@@ -113,6 +116,18 @@ def _memory(model: "PeftModel", config: InspectConfig) -> dict[str, int]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     memory = memory_of_step(model, config.batch_size, config.max_length, config.quantization)
     return asdict(memory) | {"total": memory.total}
+
+
+def _completed(config: InspectConfig, model: "PeftModel") -> InspectConfig:
+    """`config` with what it leaves to the model's configuration: how it is stored, and its positions."""
+    positions = getattr(model.config, "max_position_embeddings", None) or 10**9
+    length = config.max_length or min(2048, positions)
+    if config.plan and length > positions:
+        raise UserError(f"max_length is {length}, but {config.source} has {positions} positions: give no more.")
+    stored = getattr(model.config, "quantization_config", None) or {}
+    stored = stored if isinstance(stored, dict) else stored.to_dict()
+    kind = "nf4" if stored.get("load_in_4bit") else "int8" if stored.get("load_in_8bit") else "none"
+    return replace(config, max_length=length, quantization=config.quantization or kind)
 
 
 def _print_memory(memory: dict[str, int], config: InspectConfig) -> None:

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.pytorch_utils import Conv1D
 
 from mora_peft.operators.rotation import forget_tables
 
@@ -132,6 +133,7 @@ def _quantized(model: PeftModel, quantization: Quantization) -> tuple[int, int]:
     if quantization == "none":
         return 0, 0
     output = model.get_output_embeddings()
-    linear = [layer.weight for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not output]
+    kinds = nn.Linear | Conv1D
+    linear = [layer.weight for layer in model.modules() if isinstance(layer, kinds) and layer is not output]
     stored = sum(w.numel() * _NF4 if quantization == "nf4" else w.numel() + 4 * w.shape[0] for w in linear)
     return int(stored) - _bytes(linear), max(map(lambda w: _bytes([w]), linear))

@@ -9,6 +9,7 @@ from mora_peft.errors import UserError
 
 from . import provenance
 from .adapters import check_output, put_on, read_adapter
+from .embeddings import untie
 from .files import whole_folder, write_json
 from .models import load_base
 
@@ -78,6 +79,8 @@ def merge(config: MergeConfig) -> Path:
     expected = probe_logits(model)
     with model.disable_adapter():
         effect = relative_error(probe_logits(model), expected)
+    if untie(model):
+        print("The base shares its embeddings with the output layer; in the merged model each has weights of its own.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")  # the comparison tells whether it matters
         merged = model.merge_and_unload().to(dtype)

@@ -55,6 +55,7 @@ def load_base(
             model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
         raise UserError(f"The model {name} could not be loaded: {_first_line(error)}") from error
+    _keep_weights_as_stored(model)
     found = load_tokenizer(tokenizer or (str(Path(name).parent) if is_configuration(name) else name))
     rows = model.get_input_embeddings().weight.shape[0]
     if len(found) > rows:
@@ -62,6 +63,17 @@ def load_base(
             f"The tokenizer {found.name_or_path} has {len(found)} tokens, but the model {name} only {rows}."
         )
     return model, found
+
+
+def _keep_weights_as_stored(model: "PreTrainedModel") -> None:
+    """Keep bitsandbytes from packing 4-bit weights anew for a CPU with AVX512-BF16 when it first evaluates.
+
+    Packed ones have no backward pass: what is trained beneath them then gets wrong gradients without a word. And
+    packing fails where a width is no multiple of 64.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _from_configuration(name: str, dtype: "torch.dtype | str") -> "PreTrainedModel":

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from . import provenance
 from .files import write_json
 from .methods import label
-from .runs import holds_another_run, is_finished
+from .runs import DIVERGED, holds_another_run, is_finished
 from .train import TrainConfig
 
 _SECONDS_TO_STOP = 20
@@ -110,7 +110,7 @@ class _Fleet:
                 print(f"{output.name}  {line.rstrip()}", flush=True)
         code = child.wait()
         self.children.discard(child)
-        if code != 0 and not self.stopping.is_set():
+        if code not in (0, DIVERGED) and not self.stopping.is_set():
             _record_failure(run, _last_line(output / "log.txt"))
 
     def stop(self) -> None:

@@ -18,6 +18,13 @@ def fingerprint(config: dict[str, Any]) -> str:
     """A hash of the settings that decide a run's result, the contents of its local data files included."""
     digest = hashlib.sha256()
     settings = {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
+    if settings.get("gradient_accumulation", 1) > 1:  # the same rows a step, in smaller parts
+        settings["batch_size"] *= settings["gradient_accumulation"]
+        settings["gradient_accumulation"] = 1
+    if settings.get("gradient_checkpointing"):
+        settings["gradient_checkpointing"] = False
+    if settings.get("keep") == "best":  # of the checkpoints' weights
+        settings["checkpoint_every"] = config["checkpoint_every"]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in _sources(config):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -15,6 +15,8 @@ from .forgetting import FORGETTING
 if TYPE_CHECKING:
     from .train import TrainConfig
 
+DIVERGED = 3  # exit code of `mora train` where a run diverged
+
 CLAIM = "settings.json"  # names the run that a folder belongs to, from its first moment on
 NOTES = ("before.json", "after.json", FORGETTING)  # what a run must still know of its beginning when it is resumed
 

@@ -89,6 +89,9 @@ class Settings:
                      "evaluate_batch_size", "forgetting_rows", "checkpoint_every", "log_every"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("warmup", "weight_decay", "max_grad_norm"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         if self.keep == "best" and self.checkpoint_every % self.evaluate_every:
             raise UserError(
                 f"keep is best, but checkpoint_every ({self.checkpoint_every}) is not a multiple of evaluate_every "

@@ -134,8 +134,11 @@ def _is_adapted(module: "Module") -> bool:
 
 
 def _base_weight(layer: "Module") -> "Tensor | None":
+    """The layer's weight, or None where it is not plain numbers: quantized ones look like floating point to torch."""
+    import torch
+
     weight = (layer.get_base_layer() if _is_adapted(layer) else layer).weight.detach()
-    return weight if weight.is_floating_point() else None
+    return weight if type(weight) is torch.Tensor and weight.is_floating_point() else None
 
 
 def _merged_weight(layer: "Module") -> "Tensor | None":

@@ -59,7 +59,10 @@ class TrainConfig(Settings):
         super().__post_init__()
         if self.peft_config is not None:
             self.method, self.method_options = "peft", {**self.method_options, "config": self.peft_config}
-        self.learning_rate = self.learning_rate or method_named(self.method).learning_rate
+        if self.learning_rate is None:
+            self.learning_rate = method_named(self.method).learning_rate
+        if not self.learning_rate > 0:
+            raise UserError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if self.method == "prompt" and self.packing in ("all", "batch"):
             raise UserError("Rows behind a prompt of vectors cannot be kept apart: set packing to texts or none.")
         if self.method == "prompt" and is_configuration(self.model):
@@ -87,13 +90,15 @@ def train(
     try:
         with ranks.together():
             return _train(config, start, callbacks, sampling, beside)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(
             f"There is not enough memory for {config.batch_size} rows of up to {config.max_length} tokens a step: "
             "halve batch_size and double gradient_accumulation (the same run, but for rounding), or set "
-            f"gradient_checkpointing; `mora inspect {config.model} --plan` says what a step needs."
+            "gradient_checkpointing, and run the command again, which goes on from the last checkpoint; where it "
+            "happened while measuring, halve evaluate_batch_size. "
+            f"`mora inspect {config.model} --plan` says what a step needs."
         ) from error
 
 
@@ -131,6 +136,8 @@ def _train(
         trainer.check_weights()
     except Diverged as error:
         status, message = "diverged", str(error)
+        if last := checkpoints.latest(output):
+            message += f" {last.name} holds the weights of an earlier step."
     kept = trainer.state.global_step
     best = checkpoints.best(output) if status == "finished" and config.keep == "best" else None
     if best:
@@ -172,7 +179,7 @@ def _finish(
             trainer.processing_class.save_pretrained(folder)
     result = _result(config, trainer, tuned, artifact) | found | {"spectrum": spectrum}
     write_json(output / "run.json", result)
-    for leftover in output.glob("checkpoint-*"):
+    for leftover in output.glob("checkpoint-*") if found["status"] == "finished" or config.trial else []:
         shutil.rmtree(leftover)
     for leftover in NOTES:
         (output / leftover).unlink(missing_ok=True)
@@ -219,6 +226,8 @@ def _prepare(
     embeddings = getattr(options, "train_embeddings", False)
     whole = method.trains_base or embeddings
     base, tokenizer = load_base(config.model, torch.float32 if whole else dtype)
+    if method.trains_base and getattr(base, "is_quantized", False):
+        raise UserError(f"{config.method} trains the base's own weights, but {config.model} is quantized: adapt it.")
     for rows in filter(None, (train_rows, eval_rows)):
         check_template(rows, tokenizer)
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)

@@ -106,7 +106,9 @@ class RecipeTrainer(SFTTrainer):
 
         That may be before a loss says so: the gradient can be the first to fail, in a run's last step even.
         """
-        trained = (parameter.detach() for parameter in self.model.parameters() if parameter.requires_grad)
+        trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+        # Where ZeRO-3 has split a parameter, this process holds its part.
+        trained = (getattr(parameter, "ds_tensor", parameter).detach() for parameter in trained)
         local = (tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in trained)
         lost = torch.tensor(float(not all(tensor.isfinite().all() for tensor in local)), device=self.args.device)
         if self.accelerator.reduce(lost).item():
