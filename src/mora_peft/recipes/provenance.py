@@ -1,5 +1,6 @@
 """Where a result comes from: versions, git revision, device, and a fingerprint of what it was asked to do."""
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -27,13 +28,18 @@ def fingerprint(config: dict[str, Any]) -> str:
         settings["checkpoint_every"] = config["checkpoint_every"]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in _sources(config):
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files = sorted(file for file in path.rglob("*") if not _is_hidden(file)) if path.is_dir() else [path]
         for file in filter(Path.is_file, files):
             digest.update(file.name.encode() + b"\0")
-            with open(file, "rb") as content:
+            with contextlib.suppress(PermissionError), open(file, "rb") as content:
                 while part := content.read(2**20):
                     digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def _is_hidden(file: Path) -> bool:
+    """Whether nobody means this file when they name its folder, such as the one that Word makes while it is open."""
+    return file.name.startswith((".", "~$"))
 
 
 def _sources(config: dict[str, Any]) -> list[Path]:

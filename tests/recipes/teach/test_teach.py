@@ -122,9 +122,12 @@ def test_further_documents_are_taught_from_an_adapter(taught, tmp_path):
     output = teach(config)
     proof = proof_of(output)
     assert proof["sets"]["earlier"]["questions"]
-    earlier = {question["question"]: question for question in proof_of(taught)["sets"]["taught"]["questions"]}
+    before = proof_of(taught)["sets"]
+    earlier = {question["question"]: question for name in ("taught", "own") for question in before[name]["questions"]}
     for question in proof["sets"]["earlier"]["questions"]:
-        assert question["before"]["answer"] == earlier[question["question"]]["mora"]["answer"]
+        # An answer may go on for longer where others of its set are longer.
+        now, then = question["before"]["answer"], earlier[question["question"]]["mora"]["answer"]
+        assert now.startswith(then) or then.startswith(now)
     assert proof["rows"]["earlier"] > 0 and (output / "merged" / "model.safetensors").is_file()
 
 
@@ -156,7 +159,7 @@ def test_other_languages_are_taught(language, text, tiny_model, tmp_path):
 
 
 class _Server(BaseHTTPRequestHandler):
-    """An OpenAI-compatible server that writes the same two questions for every sentence."""
+    """An OpenAI-compatible server that writes one question for each that it is asked, and a remark."""
 
     asked: list[str] = []  # noqa: RUF012
 
@@ -166,7 +169,8 @@ class _Server(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append(body["messages"][0]["content"])
-        self._say({"choices": [{"message": {"content": "1. Tell me, which one is it?\nNo question."}}]})
+        content = f"1. Tell me, which one is it, number {len(self.asked)}?\nNo question."
+        self._say({"choices": [{"message": {"content": content}}]})
 
     def _say(self, answer: dict) -> None:
         data = json.dumps(answer).encode()
@@ -195,7 +199,7 @@ def test_a_writer_adds_wordings(tiny_model, tmp_path):
         server.server_close()
     rows = lines_of(output / "rows" / "taught.jsonl")
     written = [row for row in rows if row["kind"] == "written"]
-    assert written and all("which one is it?" in row["prompt"] for row in written)
+    assert written and all("which one is it, number" in row["prompt"] for row in written)
     assert all("The vault was built" in asked for asked in _Server.asked), "a sentence with a secret is not sent"
     with pytest.raises(UserError, match="does not answer"):
         teach(TeachConfig(folder=str(folder), model=tiny_model, output=str(tmp_path / "b"), writer=url, **SMALL))
@@ -226,6 +230,35 @@ def test_bad_settings_get_one_sentence(changes, words, settings, tmp_path):
     with pytest.raises(UserError, match=words):
         teach(TeachConfig(**settings | changes, output=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_put_right_is_no_other_teaching(settings, tmp_path, monkeypatch):
+    """Nothing is left of a start that failed; but questions, control and folder must be those that were asked about."""
+    questions, control = tmp_path / "own.jsonl", tmp_path / "control"
+    questions.write_text('{"prompt": "Where?"}\n')
+    control.mkdir()
+    (control / "pier.md").write_text("# The pier\n\nThe pier was built in 1931 by Rolf Anders.")
+    config = settings | {"output": str(tmp_path / "out"), "questions": str(questions), "control": str(control)}
+    with pytest.raises(UserError, match=r"own\.jsonl"):
+        teach(TeachConfig(**config))
+    assert not (tmp_path / "out").exists()
+    questions.write_text('{"prompt": "What does a Tarrow loaf cost?", "completion": "7.20 crowns"}\n')
+
+    def interrupted(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RecipeTrainer, "train", interrupted)
+    for _ in range(2):  # the same again goes on
+        with pytest.raises(KeyboardInterrupt):
+            teach(TeachConfig(**config))
+    (control / "pier.md").write_text("# The pier\n\nThe pier was built in 1931 by Olaf Berg.")
+    with pytest.raises(UserError, match="other documents"):
+        teach(TeachConfig(**config))
+
+
+def test_an_output_among_the_documents_is_refused(settings):
+    with pytest.raises(UserError, match="would be read as documents"):
+        teach(TeachConfig(**settings, output=settings["folder"] + "/taught"))
 
 
 def test_the_command_takes_a_folder_first_and_from(monkeypatch, capsys, tmp_path):

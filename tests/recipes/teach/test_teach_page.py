@@ -42,6 +42,10 @@ def test_the_headline_and_its_notes_say_what_was_measured():
     proof = fake_proof()
     assert claim(proof).startswith("MoRA (rotation) answers 50\u00a0% of 2 held-out questions")
     told = " ".join(notes(proof))
+    second = proof["methods"][0] | {"label": "LoRA", "method": "lora", "forgetting": {"before": 10.0, "after": 11.0}}
+    proof["sets"]["taught"]["means"]["lora"] = proof["sets"]["taught"]["means"]["mora"]
+    with_another = " ".join(notes(proof | {"methods": [*proof["methods"], second]}))
+    assert "by MoRA (rotation)" in with_another and "11.0 (×1.10) by LoRA" in with_another
     assert "this much was forgotten" in told and "25\u00a0%" in told and "1 further fact" in told
 
 

@@ -84,13 +84,17 @@ def notes(proof: dict[str, Any]) -> list[str]:
             f"Of the questions about what was taught before, {percent(earlier['before']['exact'])} were answered; "
             f"now it is {percent(earlier[main['method']]['exact'])}."
         )
-    if (forgotten := main.get("forgetting")) and forgotten.get("after"):
+    forgotten = {method["label"]: method["forgetting"] for method in proof["methods"] if _is_measured(method)}
+    if forgotten:
         own = proof["config"]["general"]
         source = "general text" if own else "what the base itself may answer to everyday questions"
-        ratio = forgotten["after"] / forgotten["before"]
+        ratios = {name: value["after"] / value["before"] for name, value in forgotten.items()}
+        to = listed(
+            [f"{figures(forgotten[name]['after'])} ({times(ratio)}) by {name}" for name, ratio in ratios.items()]
+        )
         found.append(
-            f"Perplexity on {source} went from {figures(forgotten['before'])} to {figures(forgotten['after'])} "
-            f"({times(ratio)}): " + ("little was forgotten." if ratio < 1.1 else "this much was forgotten.")
+            f"Perplexity on {source} went from {figures(next(iter(forgotten.values()))['before'])} to {to}: "
+            + ("little was forgotten." if max(ratios.values()) < 1.1 else "this much was forgotten.")
         )
     if proof["nearness"] is not None:
         found.append(
@@ -101,6 +105,10 @@ def notes(proof: dict[str, Any]) -> list[str]:
         left = proof["facts_found"] - proof["facts"]
         found.append(f"Learned as text only, and not asked about here: {counted(left, 'further fact')}.")
     return found
+
+
+def _is_measured(method: dict[str, Any]) -> bool:
+    return bool(method.get("forgetting") and method["forgetting"].get("after"))
 
 
 def _asked(proof: dict[str, Any], name: str) -> bool:

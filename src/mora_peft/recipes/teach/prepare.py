@@ -113,7 +113,8 @@ def question_sets(
         sets["further"] = [row for row in own if key(row["completion"]) not in answers]
     sets["control"] = ask(made.control, made.facts, tokenizer, config.seed)
     if earlier and (file := earlier.folder / "rows" / "questions.json").is_file():
-        sets["earlier"] = json.loads(file.read_text(encoding="utf-8"))["taught"]
+        known = json.loads(file.read_text(encoding="utf-8"))
+        sets["earlier"] = [row for name in ("taught", "own", "earlier") for row in known.get(name, [])]
     write_json(Path(config.output) / "rows" / "questions.json", sets)
     return sets
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +19,7 @@ from mora_peft.recipes.methods import label
 from mora_peft.recipes.models import load_base, load_tokenizer, resolve_dtype
 from mora_peft.recipes.runs import read_run
 from mora_peft.recipes.train import train
-from mora_peft.tuner.files import CONFIG
+from mora_peft.tuner.files import CONFIG, WEIGHTS
 
 from .memory import check_memory
 from .prepare import Material, learnable, prepared, question_sets, teaching, write_general, write_rows
@@ -46,6 +47,7 @@ def teach(config: TeachConfig) -> Path:
     not fit, and an output folder that holds something else.
     """
     quiet_libraries()
+    began = time.monotonic()
     output = Path(config.output)
     earlier = _earlier(config)
     model_name = config.model or earlier.config.base_model_name_or_path
@@ -56,9 +58,15 @@ def teach(config: TeachConfig) -> Path:
     # Only now is the teaching known to be possible; a mistyped one leaves no trace.
     if config.fresh and (output / CLAIM).is_file():
         shutil.rmtree(output)
+    is_new = not (output / CLAIM).is_file()
     write_json(output / CLAIM, {"fingerprint": mark, "model": model_name, "config": asdict(config)})
     write_json(output / "reading.json", {"files": made.summary.entries, "secrets": made.secrets})
-    made, sets, before, plan = _begun(config, model_name, made, earlier)
+    try:
+        made, sets, before, plan = _begun(config, model_name, made, earlier)
+    except UserError:
+        if is_new:  # nothing was taught yet, and once it is put right the same command must find an empty folder
+            shutil.rmtree(output)
+        raise
 
     methods = [(config.method, config.method_options)] + ([(config.versus, {})] if config.versus else [])
     results = []
@@ -72,6 +80,7 @@ def teach(config: TeachConfig) -> Path:
         _say_recall(results[-1]["label"], sets, results[-1]["after"])
     _publish(output / "training" / "adapter", output)
     result = _result(config, model_name, made, plan, sets, before, results)
+    result["seconds"] = _remembered(output / "rows" / "took.json", lambda: round(time.monotonic() - began))
     write_json(output / PROOF, result)
     from .page import write_page
 
@@ -92,6 +101,7 @@ def _begun(
     rows = Path(config.output) / "rows"
     base, tokenizer = load_base(model_name, resolve_dtype(config.dtype))
     if not (rows / "kept.jsonl").is_file():
+        print("Taking general text, on which the model is kept as it is.", flush=True)
         write_general(config, base, tokenizer)
     seconds = None
     if config.minutes:
@@ -105,6 +115,8 @@ def _begun(
             made = teaching(made, fitting, config)
     sets = question_sets(config, made, tokenizer, earlier)
     start = put_on(earlier, base) if earlier else base
+    if not (rows / "before.json").is_file():
+        print(f"Asking {sum(map(len, sets.values()))} questions before anything is taught.", flush=True)
     before = _remembered(rows / "before.json", partial(_answered, start, tokenizer, sets))
     _say_recall("Before", sets, before)
 
@@ -216,10 +228,19 @@ def _earlier(config: TeachConfig) -> "Adapter | None":
     if config.continue_from is None:
         return None
     found = read_adapter(config.continue_from)
+    base = found.config.base_model_name_or_path
+    if config.model and base and Path(config.model).name != Path(base).name:
+        print(f"Warning: {config.continue_from} was trained on {base}, and now goes on on {config.model}.", flush=True)
     claim = Path(config.continue_from) / CLAIM
     if claim.is_file():
         known = json.loads(claim.read_text(encoding="utf-8"))["config"]
         config.method, config.method_options, config.r = known["method"], known["method_options"], known["r"]
+    elif found.config.peft_type == "LORA":
+        config.method, config.method_options, config.r = "lora", {}, found.config.r
+    elif found.config.peft_type == "MORA":
+        options = {name: getattr(found.config, name) for name in ("operator", "layout", "fold")}
+        config.method, config.r = "mora", found.config.r
+        config.method_options = {name: value for name, value in options.items() if value}
     return found
 
 
@@ -227,7 +248,12 @@ def _checked_mark(config: TeachConfig) -> str:
     """A fingerprint of settings and documents; UserError where the output folder holds something else."""
     output = Path(config.output)
     check_output(output, CLAIM)
+    if output.resolve().is_relative_to(Path(config.folder).resolve()):
+        raise UserError(f"{output} lies in {config.folder}, and would be read as documents: give another --output.")
+    # Under names whose files are looked into.
     sources = {"data": config.folder, "eval_data": config.questions, "forgetting_data": config.general}
+    further = [config.control, config.continue_from and str(Path(config.continue_from) / WEIGHTS)]
+    sources["task_options"] = {"further": [source for source in further if source]}
     beside = ("output", "fresh", "serve", "merge", "versus")
     mark = provenance.fingerprint(
         {name: value for name, value in asdict(config).items() if name not in beside} | sources
