@@ -1,8 +1,9 @@
 """kill -9 at random moments of a training run: is every checkpoint readable, and does the run end in the same weights?
 
 `python benchmarks/kill_and_resume.py [KILLS] [DATA]` trains SmolLM2-135M once without a disturbance, then again and
-again in one folder, each time killed after a random part of up to a quarter of a run, until it was killed KILLS times
-(20); the last start is left alone. Writes benchmarks/results/kill_and_resume.json. DATA is a JSONL file; without it
+again in one folder, until it was killed KILLS times (20); the last start is left alone. One start in four is killed at a
+random moment of its loading, the others at a random moment of their first steps after it, so that the kills are spread
+over the run. Writes benchmarks/results/kill_and_resume.json. DATA is a JSONL file; without it
 ../shared/data/math/gsm8k.train.jsonl.
 """
 
@@ -22,6 +23,7 @@ from safetensors.torch import load_file
 from mora_peft.recipes import checkpoints
 
 MODEL, STEPS = "models/SmolLM2-135M-Instruct", 40
+_AHEAD = 3.5  # steps of a start, at most, before it is killed
 
 
 def teach(data: str, output: str) -> None:
@@ -51,12 +53,23 @@ def main(kills: int, data: str) -> None:
         warm.join()
         begun = time.monotonic()
         first = start(whole)
+        while first.is_alive() and checkpoints.latest(whole) is None:
+            time.sleep(0.02)
+        loading = time.monotonic() - begun
         first.join()
         assert warm.exitcode == first.exitcode == 0
         seconds = time.monotonic() - begun
+        step = (seconds - loading) / STEPS
         while len(moments) < kills:
-            process, wait = start(killed), rng.uniform(0, 0.25 * seconds)
-            process.join(wait)
+            before = checkpoints.latest(killed)
+            process, began = start(killed), time.monotonic()
+            if rng.random() < 0.25:
+                process.join(rng.uniform(0, 0.5 * loading))
+            else:
+                while process.is_alive() and checkpoints.latest(killed) == before:
+                    time.sleep(0.02)
+                process.join(rng.uniform(0, _AHEAD * step))
+            wait = time.monotonic() - began
             process.kill()
             process.join()
             if process.exitcode == 0:  # it came to its end before it was killed, which counts for nothing

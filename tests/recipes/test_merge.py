@@ -55,6 +55,35 @@ def test_the_merged_model_gives_the_unmerged_logits(adapter, tmp_path, tiny_mode
     merge(MergeConfig(str(adapter), str(output)))  # its own earlier result may be replaced
 
 
+@pytest.mark.parametrize("targets", [["embed_tokens", "q_proj"], ["lm_head"], ["embed_tokens", "lm_head"]], ids=str)
+@pytest.mark.parametrize("as_one", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_embeddings_and_output_layers_are_merged(tied, as_one, targets, tiny_model, tmp_path):
+    """Where the base ties them and the adapter does not, each has weights of its own in the merged model."""
+    base, tokenizer = load_base(tiny_model, torch.float32)
+    base.config.tie_word_embeddings = tied
+    base.tie_weights()
+    for thing in (base, tokenizer):
+        thing.save_pretrained(tmp_path / "base")
+    base, _ = load_base(str(tmp_path / "base"), torch.float32)
+    config = MoraConfig(r=2, target_modules=targets, init_weights=False, ensure_weight_tying=as_one)
+    get_peft_model(base, config).save_pretrained(tmp_path / "adapter")
+    unmerged, _ = load_adapter(str(tmp_path / "adapter"), str(tmp_path / "base"), torch.float32)
+    expected = probe_logits(unmerged)
+    output = merge(MergeConfig(str(tmp_path / "adapter"), str(tmp_path / "merged"), str(tmp_path / "base")))
+    merged, _ = load_base(str(output), torch.float32)
+    torch.testing.assert_close(probe_logits(merged), expected)
+    one = merged.get_input_embeddings().weight is merged.get_output_embeddings().weight
+    assert one == (tied and as_one)
+
+
+def test_adapters_of_other_than_causal_models_are_named(adapter, tmp_path):
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"task_type": "SEQ_CLS"}))
+    with pytest.raises(UserError, match=r"SEQ_CLS.*merge_and_unload"):
+        merge(MergeConfig(str(adapter), str(tmp_path / "merged")))
+
+
 def test_weights_are_added_in_float32_and_rounded_once(adapter, tmp_path):
     unmerged, _ = load_adapter(str(adapter), dtype=torch.float32)
     merge(MergeConfig(str(adapter), str(tmp_path / "merged"), dtype="bfloat16"))

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from mora_peft import MoraConfig
 from mora_peft.cli.main import main
@@ -87,3 +87,20 @@ def test_the_command_adds_it_all_up(tiny_model, capsys):
     assert main(["inspect", "--model", tiny_model, "--plan", "--gradient-checkpointing", "--quantization", "nf4"]) == 0
     assert "activations recomputed" in capsys.readouterr().out
     assert main(["inspect", tiny_model, "--plan", "--batch-size", "0"]) == 2
+
+
+def plan_of(config, folder, capsys, *options: str) -> dict:
+    config.save_pretrained(folder)
+    assert main(["inspect", str(folder), "--plan", "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])["memory"]
+
+
+def test_a_plan_takes_storage_and_positions_from_the_configuration(tmp_path, capsys):
+    sizes = {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    plain = plan_of(GPT2Config(**sizes), tmp_path / "plain", capsys)
+    nf4 = plan_of(GPT2Config(**sizes), tmp_path / "plain", capsys, "--quantization", "nf4")
+    stored = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    own = plan_of(GPT2Config(**sizes, quantization_config=stored), tmp_path / "own", capsys)
+    assert own["weights"] == nf4["weights"] < plain["weights"]
+    assert main(["inspect", str(tmp_path / "plain"), "--plan", "--max-length", "65"]) == 2
+    assert "64 positions" in capsys.readouterr().err
