@@ -1,9 +1,9 @@
 """kill -9 at random moments of a training run: is every checkpoint readable, and does the run end in the same weights?
 
 `python benchmarks/kill_and_resume.py [KILLS] [DATA]` trains SmolLM2-135M once without a disturbance, then again and
-again in one folder, until it was killed KILLS times (20); the last start is left alone. One start in four is killed at a
-random moment of its loading, the others at a random moment of their first steps after it, so that the kills are spread
-over the run. Writes benchmarks/results/kill_and_resume.json. DATA is a JSONL file; without it
+again in one folder, until it was killed KILLS times (20); the last start is left alone. One start in four is killed at
+a random moment of its loading, the others at a random moment of their first steps after it, so that the kills are
+spread over the run. Writes benchmarks/results/kill_and_resume.json. DATA is a JSONL file; without it
 ../shared/data/math/gsm8k.train.jsonl.
 """
 
