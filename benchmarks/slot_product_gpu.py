@@ -86,6 +86,7 @@ def case(operator: str, k: int, d: int, r: int, tokens: int, adapters: int, repe
     for slots in layers[1:]:
         slots.buffer.copy_(one.buffer)
         slots.table.copy_(one.table)
+        slots.turns.copy_(one.turns)
     A = [torch.randn(adapters, k, r, device=device, dtype=dtype) / k for _ in layers]
     B = [torch.randn(adapters, r, d, device=device, dtype=dtype) for _ in layers]
 

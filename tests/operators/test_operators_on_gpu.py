@@ -45,13 +45,28 @@ def test_an_adapter_in_a_batch(row, shape, dtype):
     layer.check(add_adapters_, [1, -1, 1, 0, 1])
 
 
+@pytest.mark.parametrize("sides", [(20, 10), (70, 130), (4, 260)], ids=str)
 @pytest.mark.parametrize("row", ROWS, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_long_runs(row, dtype):
-    layer = Layer(70, 40, 20, 2, dtype, device="cuda")
-    layer.put(0, row, 20)
-    layer.put(1, row, 10)
-    layer.check(add_adapters_, [0] * 37 + [1] * 4 + [-1] * 2 + [0] * 3 + [1] * 21)
+def test_long_runs(row, sides, dtype):
+    """Also longer than a block of tokens, meeting inside one, and between single tokens."""
+    layer = Layer(270, 340, max(sides), 2, dtype, device="cuda")
+    for index, side in enumerate(sides):
+        layer.put(index, row, side)
+    runs = [0] * 37 + [1] * 4 + [-1] * 2 + [0] * 3 + [1] * 21
+    layer.check(add_adapters_, runs)
+    layer.check(add_adapters_, [*[1] * 140, *runs, *[0, 1] * 60, *[0] * 70])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_all_operators_in_one_batch(dtype):
+    layer = Layer(150, 190, 130, len(ROWS) + 1, dtype, device="cuda")
+    for index, row in enumerate(ROWS):
+        layer.put(index, row, (20, 70, 130)[index % 3])
+    slots = list(range(-1, len(ROWS) + 1))
+    layer.check(add_adapters_, slots)
+    layer.check(add_adapters_, [slot for slot in slots for _ in range(12)])
+    layer.check(add_adapters_, slots * 200)  # a program takes several of them, one after the other
 
 
 @pytest.mark.parametrize("part", ["inputs", "outputs"])
@@ -73,9 +88,9 @@ def test_a_graph_follows_its_numbers():
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         add_adapters_(y, x, layer.slots, plan)
-    for index, row in enumerate(ROWS[-3:]):
+    for index, row in enumerate((ROWS[0], ROWS[4], ROWS[7])):
         layer.put(index, row, 20)
-    for slots in ([0, 1, 2] * 3, [-1, 2, 2, 2, 0, -1, 1, 1, 0]):
+    for slots in ([0, 1, 2] * 3, [-1, 2, 2, 2, 0, -1, 1, 1, 0], [1] * 9):
         tokens.copy_(torch.tensor(slots, dtype=torch.int32))
         y.zero_()
         graph.replay()

@@ -48,11 +48,21 @@ def angles(blocks: int, side: int, device: torch.device | None = None) -> Tensor
 
 
 @lru_cache(maxsize=256)
-def turns(blocks: int, side: int) -> Tensor:
-    """cos and sin of `angles`: (2, blocks, side / 2) in float32, for `native.c`.
+def turns(blocks: int, side: int, device: torch.device | None = None) -> Tensor:
+    """cos and sin of `angles`: (2, blocks, side / 2) in float32, for `native.c` and `triton.py`.
 
     `R_b (a, c) = (a cos − c sin, c cos + a sin)` for the halves a and c of a row. A row of the table is filled up with
-    zeros to a multiple of 16.
+    zeros to a multiple of 16. Made in float64 on the CPU wherever it goes, as few GPUs are good at float64.
     """
     turned = angles(blocks, side)
-    return F.pad(torch.stack([turned.cos(), turned.sin()]).float(), (0, -(side // 2) % 16))
+    return F.pad(torch.stack([turned.cos(), turned.sin()]).float(), (0, -(side // 2) % 16)).to(device)
+
+
+#: Sides from which on rows are filled up with zeros, see `pitch`.
+WIDE = 64
+
+
+def pitch(side: int) -> int:
+    """Numbers from one row of M, or of compress(x), to the next for `triton.py`: whole vectors of 16 bytes, but for
+    small sides, where filling up would cost much and bring little."""
+    return side if side < WIDE else -(-side // 8) * 8

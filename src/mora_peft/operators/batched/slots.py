@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..geometry import FIELDS, LORA, MORA, Geometry, turns
+from ..geometry import FIELDS, LORA, MORA, Geometry, pitch, turns
 from ..operator import Operator
 from ..rank import r_hat_for
 from . import native, plain
@@ -23,7 +23,8 @@ class Slots:
     Adapters of different operators, sides and ranks may lie in one `Slots`.
 
     A slot's numbers, from its start and without gaps:
-        MoRA   M (r̂, r̂), row by row; or as `native.c` packs it, where there is that kernel.
+        MoRA   M (r̂, r̂), row by row, each filled up with zeros to `geometry.pitch`; or as `native.c` packs it, where
+               there is that kernel.
         LoRA   A (r, len(inputs)) row by row, then B transposed (r, len(outputs)) row by row.
 
     Args:
@@ -65,8 +66,8 @@ class Slots:
         self._rows = self.buffer.unbind()
         #: (count, FIELDS) int32: the kind of each slot (`MORA`, `LORA`, 0 if empty), then its `Geometry`.
         self.table = torch.zeros(count, FIELDS, dtype=torch.int32, device=device)
-        #: (count,) int64: addresses of the slots' `geometry.turns` on a CPU, 0 where nothing is rotated.
-        self.turns = torch.zeros(count, dtype=torch.int64)
+        #: (count,) int64: addresses of the slots' `geometry.turns`, 0 where nothing is rotated.
+        self.turns = torch.zeros(count, dtype=torch.int64, device=device)
         self._turns: list[Tensor | None] = [None] * count
         #: What each slot holds: an operator, a LoRA's rank, or None.
         self.contents: list[Operator | int | None] = [None] * count
@@ -102,7 +103,9 @@ class Slots:
             M = M.to(self.buffer).contiguous()
             self.kernel.pack(self._place(index, self._size(side)).data_ptr(), M.data_ptr(), side)
         else:
-            self._place(index, side * side).view(side, side).copy_(M.detach())
+            rows = self._place(index, self._size(side)).view(side, -1)
+            rows[:, :side].copy_(M.detach())
+            rows[:, side:].zero_()
         if self.contents[index] != operator:  # adapters of a server are mostly of one kind
             self._describe(index, MORA, operator.geometry)
             self.contents[index] = operator
@@ -137,7 +140,7 @@ class Slots:
         side = self.contents[indices.start if isinstance(indices, slice) else indices[0]].r_hat
         numbers = self.buffer[indices, : self._size(side)]
         if self.kernel is None:
-            return numbers.unflatten(1, (side, side))
+            return numbers.unflatten(1, (side, -1))[..., :side]
         columns = numbers.unflatten(1, (-1, side, self.kernel.pair)).transpose(2, 3).flatten(1, 2)
         return columns[:, :side].mT
 
@@ -152,8 +155,9 @@ class Slots:
 
     def _size(self, side: int) -> int:
         """Numbers that M (side, side) takes in a slot."""
-        pair = self.kernel.pair if self.kernel else 1
-        return -(-side // pair) * pair * side
+        if self.kernel is None:
+            return side * pitch(side)
+        return -(-side // self.kernel.pair) * self.kernel.pair * side
 
     def _place(self, index: int, size: int) -> Tensor:
         """The first `size` numbers of slot `index`."""
@@ -166,7 +170,7 @@ class Slots:
         return self._rows[index][:size]
 
     def _describe(self, index: int, kind: int, geometry: Geometry) -> None:
-        table = turns(geometry.blocks, geometry.side) if geometry.rotated and self.buffer.is_cpu else None
+        table = turns(geometry.blocks, geometry.side, self.buffer.device) if geometry.rotated else None
         self.turns[index] = 0 if table is None else table.data_ptr()
         self._turns[index] = table
         self.table[index] = torch.tensor([kind, *map(int, geometry)], dtype=torch.int32)
