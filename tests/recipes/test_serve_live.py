@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -12,8 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mora_peft.cli.main import main
+from mora_peft.recipes.adapters import load_adapter, read_adapter
 from mora_peft.recipes.serving.server import free_port, running
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
@@ -34,7 +37,6 @@ def base(tiny_model, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def expected(base, tmp_path_factory) -> tuple[Path, dict[str, list[int]]]:
     """A folder with an adapter of each kind, and the tokens with which each answers the page's question, one by one."""
-    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -114,6 +116,37 @@ def test_only_this_machine_can_ask(server):
         pytest.skip("this machine has no other address")
     with pytest.raises(OSError), socket.create_connection((address, int(server.rpartition(":")[2])), timeout=5):
         pass
+
+
+def test_a_trainer_sends_its_adapter_alone_to_the_server(base, root, tmp_path, monkeypatch):
+    """The example of GRPO, whole: the server answers as the adapter of the last step does."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from openai import OpenAI
+
+    adapters, port = tmp_path / "adapters", free_port()
+    adapters.mkdir()
+    command = [sys.executable, "-m", "mora_peft.cli.main", "serve", str(base), "--adapters", str(adapters)]
+    command += ["--port", str(port), "--dtype", "float32", "--max-model-len", "256", "--enforce-eager"]
+    command += ["--runtime_loading", "--api-key", "change-me"]
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    monkeypatch.chdir(tmp_path)
+    with running(command, port, tmp_path / "log.txt", environment) as url:
+        monkeypatch.setattr(sys, "argv", ["grpo_served.py", str(base), url, str(adapters)])
+        runpy.run_path(str(root / "examples" / "trainers" / "grpo_served.py"), run_name="__main__")
+        assert {"policy-0", "policy-1", "policy"} <= {folder.name for folder in adapters.iterdir()}
+        found = OpenAI(base_url=f"{url}/v1", api_key="change-me").completions.create(
+            model="policy",
+            prompt="Name a river.",
+            max_tokens=8,
+            temperature=0,
+            extra_body={"ignore_eos": True, "return_token_ids": True},
+        )
+    model, tokenizer = load_adapter(str(adapters / "policy-1"), dtype=torch.float32)
+    question = tokenizer("Name a river.", return_tensors="pt")
+    with torch.inference_mode():
+        expected = model.generate(**question, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+    assert found.choices[0].token_ids == expected[0, question["input_ids"].shape[1] :].tolist()
+    assert read_adapter(adapters / "policy-1").tensors.keys() == read_adapter(adapters / "policy").tensors.keys()
 
 
 def test_an_error_of_vllm_is_the_exit_code(base):
