@@ -1,6 +1,7 @@
 """Documents of one small invented company, and writers of the formats that are not text."""
 
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 TEXT = {
     "hours": (
@@ -46,3 +47,12 @@ def write_xlsx(file: Path, rows: list[tuple]) -> None:
     for row in rows:
         book.active.append(row)
     book.save(file)
+
+
+def broken(file: Path, part: str) -> None:
+    """Spoil one part of a zipped document, so that the archive is whole and its XML is not."""
+    with ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+        for name, data in (parts | {part: b"<w:document <<broken"}).items():
+            archive.writestr(name, data)
