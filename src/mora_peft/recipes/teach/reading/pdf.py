@@ -11,7 +11,7 @@ from pypdf.errors import DependencyError
 from mora_peft.recipes.teach.documents import Block
 
 from . import Unreadable
-from .faq import is_marked
+from .faq import is_marked, pieces
 from .text import joined
 
 _END = re.compile(r"[.!?:;。！？：；]['\"»”’)]*$")
@@ -65,7 +65,10 @@ def _paragraphs(lines: list[str]) -> list[Block]:
             return
         text = joined(current)
         heading = len(current) == 1 and len(text) < 0.75 * max(width, 40) and not _END.search(text)
-        blocks.append(Block("heading", text, 1 if not blocks else 2) if heading else Block("text", text))
+        if heading:
+            blocks.append(Block("heading", text, 1 if not blocks else 2))
+        else:
+            blocks.extend(Block("text", piece) for piece in pieces(text))
         current.clear()
 
     for line in lines:
