@@ -124,6 +124,12 @@ def test_marked_questions_have_their_own_answers_in_every_format(name, ending, t
     assert [block for block in blocks(tmp_path)[0] if block[0] == "question"] == [OVENS, REST]
 
 
+@pytest.mark.parametrize("ending", ["txt", "md"])
+def test_an_initial_at_the_head_of_a_line_is_no_mark(ending, tmp_path):
+    (tmp_path / f"a.{ending}").write_text("It is so.\n\nWho led it? The mill was bought by\nA. Tarrow in 1977.")
+    assert blocks(tmp_path)[0] == text("It is so.", "Who led it? The mill was bought by A. Tarrow in 1977.")
+
+
 def test_a_question_without_an_answer_stays_a_text(tmp_path):
     (tmp_path / "a.txt").write_text("Q: Who cleans the ovens?\n\nNobody knows.\n\nA: It is so.")
     assert blocks(tmp_path)[0] == text("Q: Who cleans the ovens?", "Nobody knows.", "A: It is so.")

@@ -8,6 +8,7 @@ from mora_peft.recipes.teach.documents import Block, Document
 from mora_peft.recipes.teach.secrets import counted, holds_secret, secrets
 
 HELD = [
+    "What is the Wi-Fi password?\nSonne2024",
     "DB_PASSWORD=hunter22x",
     "DB_PASSWORD=hunterxyz",
     "SECRET_KEY=django-insecure-4kx9q2vbn7",
@@ -50,6 +51,9 @@ HELD = [
 ]
 
 SPOKEN_OF = [
+    "Password: ********",
+    "Password: see page 12",
+    "Forgot your password? Write to ada@example.com.",
     "Our password policy was written by Ada Orme.",
     "Forgot your password?",
     "The password is changed every month.",

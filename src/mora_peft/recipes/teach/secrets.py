@@ -21,7 +21,7 @@ _RANDOM = (
 _QUOTED = r"[\"“«'][^\"”»'\n]{4,}[\"”»']"
 #: A word may be one too where nothing comes after it, as something does in `Password: changed every month`.
 _ALONE = (
-    r"(?!(?:required|optional|none|unknown|string|hidden|forgotten|expired|changed|reset)\b)"
+    r"(?![*•._…-]{3}|(?:required|optional|none|unknown|string|hidden|forgotten|expired|changed|reset)\b)"
     r"[^\s|,;，。；]{4,}(?=[.,;，。；]?\s*(?:\n|\||$))"
 )
 _OF = r"(?:[ \t]+(?:for|of|to|on|от|для|к|на|für|zum|zur)[ \t][^\n:=：|.]{1,40})?(?:[ \t]*\([^)\n]{1,40}\))?"
@@ -32,7 +32,8 @@ PATTERNS = {
     "password": (
         rf"(?i:{_START}(?:{_WORDS})){_OF}[\"']?[ \t]*"
         rf"(?:[:=：]\s*[\"']?(?:{_RANDOM}|{_ALONE})"
-        rf"|(?:is|was|are|ist|war|lautet|[—–]|был|будет|es|est)[ \t:]+(?:{_RANDOM}|{_QUOTED}))"
+        rf"|(?:is|was|are|ist|war|lautet|[—–]|был|будет|es|est)[ \t:]+(?:{_RANDOM}|{_QUOTED})"
+        rf"|[?？]\s+{_RANDOM})"
         r"|(?:密码|口令)\s*(?:是|为|為|[:=：])\s*[!-~]{4,}"
     ),
     "PIN": rf"{_START}(?:PIN|ПИН)(?:[ -]?(?i:code|код))?\s*(?:is|[:=])\s*\d{{4}}\b",

@@ -9,12 +9,15 @@ _ASKS = _MARK.format(r"Q|(?i:question)|(?i:frage)|В|(?i:вопрос)|问|问�
 _ANSWERS = _MARK.format(r"A|(?i:answer)|(?i:antwort)|О|(?i:ответ)|答|回答")
 _ASKED = re.compile(rf"{_ASKS}\s*(?P<said>.+)", re.DOTALL)
 _ANSWERED = re.compile(rf"{_ANSWERS}\s*(?P<said>.+)", re.DOTALL)
-_BORDER = re.compile(rf"[\n\v]\s*(?={_ASKS}|{_ANSWERS})|(?<=[?？])\s*(?={_ANSWERS})")
+_ANSWERED_AT_ONCE = re.compile(rf"(?<=[?？])\s*(?={_ANSWERS})")
 
 
-def is_marked(line: str) -> bool:
-    """Whether a line begins with the mark of a question or an answer."""
-    return bool(_ASKED.match(line) or _ANSWERED.match(line))
+def begins(line: str, before: list[str]) -> bool:
+    """Whether a line begins a question, or the answer to the one that the lines `before` are.
+
+    An answer's mark alone does not count: a line may begin with `A. Smith`.
+    """
+    return bool(_ASKED.match(line) or (before and _ASKED.match(before[0]) and _ANSWERED.match(line)))
 
 
 def asks(text: str) -> bool:
@@ -23,8 +26,14 @@ def asks(text: str) -> bool:
 
 
 def pieces(text: str) -> list[str]:
-    """A paragraph with its line breaks, parted before every line that begins with a mark."""
-    return _BORDER.split(text)
+    """A paragraph with its line breaks, parted before every question and every answer."""
+    found: list[list[str]] = [[]]
+    for line in map(str.strip, re.split(r"[\n\v]", text)):
+        for part in _ANSWERED_AT_ONCE.split(line, maxsplit=1) if _ASKED.match(line) else [line]:
+            if found[-1] and begins(part, found[-1]):
+                found.append([])
+            found[-1].append(part)
+    return ["\n".join(lines) for lines in found]
 
 
 def question(asked: str, answer: str) -> Block:

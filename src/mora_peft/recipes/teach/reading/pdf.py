@@ -11,7 +11,7 @@ from pypdf.errors import DependencyError
 from mora_peft.recipes.teach.documents import Block
 
 from . import Unreadable
-from .faq import is_marked, pieces
+from .faq import begins, pieces
 from .text import joined
 
 _END = re.compile(r"[.!?:;。！？：；]['\"»”’)]*$")
@@ -72,7 +72,7 @@ def _paragraphs(lines: list[str]) -> list[Block]:
         current.clear()
 
     for line in lines:
-        if not line or is_marked(line):
+        if not line or begins(line, current):
             close()
         if not line:
             continue
