@@ -1,10 +1,11 @@
 """Reading: every format gives the same facts, and nothing that is left out goes without a reason."""
 
-import json
+import os
 from pathlib import Path
 
 import pytest
-from made_documents import TEXT, write_docx, write_pdf
+from made_documents import TEXT, broken, write_docx, write_pdf, write_xlsx
+from pypdf.errors import DependencyError
 
 from mora_peft.errors import UserError
 from mora_peft.recipes.teach import reading
@@ -12,7 +13,6 @@ from mora_peft.recipes.teach.cleaning import cleaned
 from mora_peft.recipes.teach.documents import Summary
 from mora_peft.recipes.teach.facts import facts_of
 from mora_peft.recipes.teach.reading import READERS, read_folder
-from mora_peft.recipes.teach.secrets import counted, secrets
 
 
 def read(folder: Path, largest: float = 50):
@@ -57,6 +57,16 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_read(tmp_path):
 
     (tmp_path / "good.txt").write_text("The mill stands in Lindmoor.")
     (tmp_path / "empty.md").write_text("  \n")
+    (tmp_path / "mark.txt").write_bytes(b"\xef\xbb\xbf")
+    (tmp_path / "spaces.txt").write_text("\u00a0\n\u3000", encoding="utf-8")
+    (tmp_path / "heads.html").write_text("<h1>Rates</h1><h2>Of rooms</h2>")
+    (tmp_path / "head.csv").write_text("Cake,Price\n")
+    write_docx(tmp_path / "broken.docx", "Rates", ["The rate is 7 euros."])
+    broken(tmp_path / "broken.docx", "word/document.xml")
+    for name, part in (("book.xlsx", "xl/workbook.xml"), ("sheet.xlsx", "xl/worksheets/sheet1.xml")):
+        write_xlsx(tmp_path / name, [("Cake", "Price"), ("Plum cake", 13)])
+        broken(tmp_path / name, part)
+    write_xlsx(tmp_path / "formulas.xlsx", [("Cake", "Price"), ("Plum cake", "=6+7")])
     (tmp_path / "noise.pdf").write_bytes(b"%PDF-1.4 nothing of the kind")
     (tmp_path / "noise.docx").write_bytes(b"PK nothing of the kind")
     (tmp_path / "noise.xlsx").write_bytes(b"nothing of the kind")
@@ -71,10 +81,80 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_read(tmp_path):
     assert list(found) == ["good.txt"]
     dropped = reasons(summary, "dropped")
     words = {
-        "empty.md": "empty", "noise.pdf": "damaged", "noise.docx": "damaged", "noise.xlsx": "damaged",
-        "picture.png": "not read", "large.txt": "--largest_megabytes", "scan.pdf": "OCR", "locked.pdf": "password",
+        "empty.md": "empty", "mark.txt": "empty", "spaces.txt": "empty", "heads.html": "headings alone",
+        "head.csv": "no row below", "formulas.xlsx": "formulas without a saved value: 1 (B2)",
+        "broken.docx": "damaged", "book.xlsx": "damaged", "sheet.xlsx": "damaged",
+        "noise.pdf": "damaged", "noise.docx": "damaged", "noise.xlsx": "damaged", "picture.png": "not read",
+        "large.txt": "--largest_megabytes", "scan.pdf": "OCR", "locked.pdf": "password",
     }  # fmt: skip
     assert {path for path in words if words[path] in dropped[path]} == set(dropped) == set(words)
+
+
+def test_what_is_no_file_is_listed_and_never_opened(tmp_path):
+    folder = tmp_path / "documents"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git" / "config.txt").write_text("The mill is hidden.")
+    (folder / ".notes.txt").write_text("The mill is hidden.")
+    (folder / "~$good.docx").write_text("x")
+    (folder / "good.txt").write_text("The mill stands in Lindmoor.")
+    (folder / "linked.txt").symlink_to(folder / "good.txt")
+    (folder / "gone.txt").symlink_to(folder / "none.txt")
+    (folder / "circle").symlink_to(folder)
+    os.mkfifo(folder / "pipe.txt")
+    found, summary = read(folder)
+    assert list(found) == ["good.txt", "linked.txt"]
+    words = {
+        ".git": "hidden", ".notes.txt": "hidden", "~$good.docx": "Office", "gone.txt": "link to nothing",
+        "circle": "link to a folder", "pipe.txt": "pipe",
+    }  # fmt: skip
+    dropped = reasons(summary, "dropped")
+    assert {path for path in words if words[path] in dropped[path]} == set(dropped) == set(words)
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (PermissionError(13, "Permission denied"), "it cannot be opened (Permission denied)"),
+        (RecursionError("too deep"), "it is damaged, or no .txt file (too deep); save it anew"),
+        (DependencyError("cryptography>=3.1 is required"), "a package is missing (cryptography>=3.1 is required)"),
+    ],
+)
+def test_no_error_of_a_reader_ends_the_run(error, told, tmp_path, monkeypatch):
+    name = "bad.pdf" if isinstance(error, DependencyError) else "bad.txt"
+    write_pdf(tmp_path / "bad.pdf", *TEXT["leave"])
+    for file in ("bad.txt", "good.md"):
+        (tmp_path / file).write_text("The mill stands in Lindmoor.")
+
+    def raising(*_):
+        raise error
+
+    monkeypatch.setattr("mora_peft.recipes.teach.reading.text.paragraphs", raising)
+    if name == "bad.pdf":
+        monkeypatch.setattr("mora_peft.recipes.teach.reading.pdf.PdfReader", raising)
+    found, summary = read(tmp_path)
+    assert "good.md" in found and told in reasons(summary, "dropped")[name]
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("leave.txt", ".pdf"), ("people.csv", ".docx"), ("vans", ".xlsx"), ("bread.aspx", ".html")]
+)
+def test_a_file_is_read_as_what_it_begins_as(name, kind, documents, tmp_path):
+    source = next(file for file in documents.iterdir() if file.name == Path(name).stem + kind)
+    (tmp_path / name).write_bytes(source.read_bytes())
+    found, summary = read(tmp_path)
+    assert found[name].blocks[1:] == read(documents)[0][source.name].blocks[1:]
+    assert (name, f"read as {kind}, which its content is") in [
+        (entry["path"], entry["reason"]) for entry in summary.of("changed")
+    ]
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize("text", ["The depot was opened in 1999.", "Склад открыт в 07:20.", "水壶的 保修期为27个月。"])
+def test_utf_16_without_a_mark_is_read(text, order, tmp_path):
+    (tmp_path / "old.txt").write_bytes(text.encode(f"utf-16-{order}"))
+    found, summary = read(tmp_path)
+    assert found["old.txt"].text() == text
+    assert f"utf-16-{order}" in reasons(summary, "changed")["old.txt"]
 
 
 @pytest.mark.parametrize("text, encoding", [("Größe und Straße: das Maß beträgt 12 Meter in München.", "cp1252"),
@@ -99,17 +179,25 @@ def test_a_missing_package_is_named(documents, monkeypatch):
     assert "pip install 'mora-peft[teach]'" in reasons(summary, "dropped")["leave.pdf"]
 
 
-def test_duplicates_are_dropped_with_the_name_of_the_first(tmp_path):
+def test_of_duplicates_only_what_the_first_lacks_is_kept(tmp_path):
     letters = enumerate("abcdefghijklmnopqrst")
     text = "\n\n".join(f"Rule {number}: The {letter} is kept in room {number}." for number, letter in letters)
     (tmp_path / "a.txt").write_text(text)
     (tmp_path / "b.md").write_text(text)
     (tmp_path / "c.txt").write_text(text.replace("room 19", "room 99"))
     (tmp_path / "d.txt").write_text("The mill stands in Lindmoor.")
+    (tmp_path / "e.txt").write_text("\n\n".join(sorted(text.split("\n\n"), key=lambda rule: "Rule 0" in rule)))
+    prices = "Cake,Price\n" + "".join(f"Cake {number},{number + 7}\n" for number in range(30))
+    (tmp_path / "f.csv").write_text(prices)
+    (tmp_path / "g.csv").write_text(prices.replace("Cake 5,12", "Cake 5,88"))
     found, summary = read(tmp_path)
     kept = cleaned(list(found.values()), summary)
-    assert [document.path for document in kept] == ["a.txt", "d.txt"]
-    assert reasons(summary, "dropped") == {"b.md": "the same as a.txt", "c.txt": "nearly the same as a.txt"}
+    assert [document.path for document in kept] == ["a.txt", "c.txt", "d.txt", "f.csv", "g.csv"]
+    said = {document.path: document.text() for document in kept}
+    assert said["c.txt"] == "Rule 19: The t is kept in room 99."
+    assert said["g.csv"].endswith("Cake | Price\nCake 5 | 88")
+    assert reasons(summary, "dropped") == {"b.md": "the same as a.txt", "e.txt": "nearly the same as a.txt"}
+    assert "nearly the same as a.txt" in reasons(summary, "changed")["c.txt"]
 
 
 def test_paragraphs_of_most_files_are_left_out(tmp_path):
@@ -128,17 +216,6 @@ def test_bad_folders_get_one_sentence(tmp_path):
     (tmp_path / "a.xyz").write_text("?")
     with pytest.raises(UserError, match=r"no document that can be read.*\.xyz"):
         read(tmp_path)
-
-
-def test_secrets_are_counted_and_not_kept(tmp_path):
-    (tmp_path / "a.md").write_text(
-        "The password is hunter2secret.\n\nCard 4111 1111 1111 1111, or 4111 1111 1111 1112."
-    )
-    found, _ = read(tmp_path)
-    counts = secrets(list(found.values()))
-    assert counts == {"a.md": {"password": 1, "card number": 1}}
-    assert "hunter2" not in json.dumps(counts)
-    assert counted("DE89 3704 0044 0532 0130 00 and DE89 3704 0044 0532 0130 01") == {"bank account (IBAN)": 1}
 
 
 @pytest.mark.parametrize("page", ["02-leadership", "06-warranty", "23-history"])

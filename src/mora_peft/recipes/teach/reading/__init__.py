@@ -8,6 +8,9 @@ from mora_peft.errors import UserError
 from mora_peft.recipes.teach.documents import Block, Document, Summary, title_of
 from mora_peft.recipes.teach.language import language_of
 
+from .faq import paired
+from .files import files_below, kind_of
+
 #: By the ending of a file: the module that reads it, and the packages which that needs beyond `mora-peft[cli]`.
 READERS: dict[str, tuple[str, str]] = {
     ".txt": ("text", "charset-normalizer"),
@@ -23,8 +26,8 @@ READERS: dict[str, tuple[str, str]] = {
     ".xlsx": ("tables", "openpyxl"),
 }
 
-#: Reads a file; notes what it leaves out with the function it is given.
-Reader = Callable[[Path, Callable[[str], None]], list[Block]]
+#: Reads a file as what the ending says; notes what it leaves out with the function it is given.
+Reader = Callable[[Path, str, Callable[[str], None]], list[Block]]
 
 
 class Unreadable(Exception):
@@ -39,8 +42,8 @@ def read_folder(folder: Path, largest_megabytes: float, summary: Summary) -> lis
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give one that holds the documents to teach.")
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not _hidden(file.relative_to(folder))]
-    if not files:
+    files = files_below(folder, lambda path, reason: summary.note(str(path.relative_to(folder)), "dropped", reason))
+    if not files and not summary.entries:
         raise UserError(f"{folder} is empty: expected documents ({', '.join(READERS)}).")
     documents = list(_read(folder, files, largest_megabytes, summary))
     if not documents:
@@ -53,27 +56,44 @@ def _read(folder: Path, files: list[Path], largest_megabytes: float, summary: Su
     for file in files:
         path = str(file.relative_to(folder))
         try:
-            size = file.stat().st_size
-            if size > largest_megabytes * 1e6:
-                raise Unreadable(
-                    f"{size / 1e6:.0f} MB are more than {largest_megabytes:g}; split it, or raise --largest_megabytes"
-                )
-            blocks = _reader(file)(file, lambda reason, path=path: summary.note(path, "changed", reason))
-            blocks = [block for block in blocks if block.text.strip() or block.rows]
-            if not any(block.kind != "heading" for block in blocks):
-                raise Unreadable("it holds no text")
-        except (Unreadable, OSError) as error:
+            blocks = _blocks(file, largest_megabytes, lambda reason, path=path: summary.note(path, "changed", reason))
+        except Unreadable as error:
             summary.note(path, "dropped", str(error))
             continue
         text = "\n".join(block.text + " ".join(map(" ".join, block.rows)) for block in blocks)
         yield Document(path, title_of(blocks, path), tuple(blocks), language_of(text))
 
 
-def _reader(file: Path) -> Reader:
-    suffix = file.suffix.lower()
-    if suffix not in READERS:
-        raise Unreadable(f"files that end in {suffix or 'nothing'} are not read; convert it to one of {_endings()}")
-    module, package = READERS[suffix]
+def _blocks(file: Path, largest_megabytes: float, note: Callable[[str], None]) -> list[Block]:
+    """The blocks of a file that say something. Raises Unreadable whatever its reader raises: others can be read."""
+    try:
+        size = file.stat().st_size
+        if size > largest_megabytes * 1e6:
+            raise Unreadable(
+                f"{size / 1e6:.0f} MB are more than {largest_megabytes:g}; split it, or raise --largest_megabytes"
+            )
+        kind = kind_of(file)
+        read = _reader(kind)
+        if READERS[kind] != READERS.get(file.suffix.lower()):
+            note(f"read as {kind}, which its content is")
+        blocks = paired(read(file, kind, note))
+    except Unreadable:
+        raise
+    except OSError as error:
+        raise Unreadable(f"it cannot be opened ({error.strerror or error})") from error
+    except Exception as error:
+        told = (str(error).splitlines() or [""])[0][:100] or type(error).__name__
+        raise Unreadable(f"it is damaged, or no {kind} file ({told}); save it anew") from error
+    blocks = [block for block in blocks if (block.rows if block.kind == "table" else block.text.strip())]
+    if not any(block.kind != "heading" for block in blocks):
+        raise Unreadable("it holds headings alone, and nothing below them" if blocks else "it holds no text")
+    return blocks
+
+
+def _reader(kind: str) -> Reader:
+    if kind not in READERS:
+        raise Unreadable(f"files that end in {kind or 'nothing'} are not read; convert it to one of {_endings()}")
+    module, package = READERS[kind]
     try:
         return import_module(f"{__name__}.{module}").read
     except ImportError as error:
@@ -82,7 +102,3 @@ def _reader(file: Path) -> Reader:
 
 def _endings() -> str:
     return ", ".join(READERS)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "~$")) for part in path.parts)

@@ -6,27 +6,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pypdf import PdfReader
-from pypdf.errors import PyPdfError
+from pypdf.errors import DependencyError
 
 from mora_peft.recipes.teach.documents import Block
 
 from . import Unreadable
+from .faq import begins, pieces
 from .text import joined
 
 _END = re.compile(r"[.!?:;。！？：；]['\"»”’)]*$")
 
 
-def read(file: Path, note: Callable[[str], None]) -> list[Block]:
+def read(file: Path, kind: str, note: Callable[[str], None]) -> list[Block]:
     """The text of all pages; a page without any is noted, and a file without any is a scan that cannot be read."""
     try:
-        reader = PdfReader(file)
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise Unreadable("it is locked with a password; save it without one")
-        pages = [page.extract_text() or "" for page in reader.pages]
-    except (PyPdfError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Unreadable(
-            f"it is damaged, or no PDF ({str(error).splitlines()[0] if str(error) else error!r})"
-        ) from error
+        with file.open("rb") as opened:
+            reader = PdfReader(opened)
+            if reader.is_encrypted and not reader.decrypt(""):
+                raise Unreadable("it is locked with a password; save it without one")
+            pages = [page.extract_text() or "" for page in reader.pages]
+    except DependencyError as error:
+        raise Unreadable(f"a package is missing ({error}): pip install 'mora-peft[teach]'") from error
     empty = [number for number, page in enumerate(pages, start=1) if not page.strip()]
     if len(empty) == len(pages):
         raise Unreadable("its pages are pictures without text (a scan); run it through OCR first")
@@ -65,12 +65,16 @@ def _paragraphs(lines: list[str]) -> list[Block]:
             return
         text = joined(current)
         heading = len(current) == 1 and len(text) < 0.75 * max(width, 40) and not _END.search(text)
-        blocks.append(Block("heading", text, 1 if not blocks else 2) if heading else Block("text", text))
+        if heading:
+            blocks.append(Block("heading", text, 1 if not blocks else 2))
+        else:
+            blocks.extend(Block("text", piece) for piece in pieces(text))
         current.clear()
 
     for line in lines:
-        if not line:
+        if not line or begins(line, current):
             close()
+        if not line:
             continue
         short = len(line) < 0.6 * width
         current.append(line)

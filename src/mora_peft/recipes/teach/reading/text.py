@@ -1,7 +1,7 @@
-"""Plain text in any encoding, and JSONL rows."""
+"""Plain text in any encoding."""
 
-import json
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,52 +10,67 @@ from charset_normalizer import from_bytes
 from mora_peft.recipes.teach.documents import Block
 
 from . import Unreadable
+from .faq import pieces
 
 _LONGEST_TITLE = 90
-_QUESTION = re.compile(
-    r"(?:Q|Question|Вопрос|В|问|问题)\s*[:：.]\s*(?P<q>.+?)\s*\n\s*"
-    r"(?:A|Answer|Ответ|О|答|回答)\s*[:：.]\s*(?P<a>.+)",
-    re.DOTALL,
-)
 
 
-def read(file: Path, note: Callable[[str], None]) -> list[Block]:
-    """Paragraphs between empty lines; a short first line without a full stop is the title."""
-    if file.suffix.lower() == ".jsonl":
-        return _read_jsonl(file, note)
-    return paragraphs(decoded(file, note))
+def read(file: Path, kind: str, note: Callable[[str], None]) -> list[Block]:
+    """Paragraphs between empty lines; a short first line without a full stop is the title. JSONL is read apart."""
+    text = decoded(file, note)
+    if kind == ".jsonl":
+        from .jsonl import rows
+
+        return rows(text, note)
+    return paragraphs(text)
 
 
 def decoded(file: Path, note: Callable[[str], None]) -> str:
     """The text of a file: UTF-8, or else the encoding that it is likeliest written in, which is noted."""
     data = file.read_bytes()
-    if not data.strip():
-        raise Unreadable("it is empty")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        found = from_bytes(data).best()
-        if found is None:
-            raise Unreadable("it is no text in any encoding that is known") from None
-        note(f"read as {found.encoding.replace('_', '-')}, not UTF-8")
-        text = str(found)
+        text = "\0"
     if "\0" in text:
-        raise Unreadable("it holds binary data, not text")
+        text, encoding = _in_other_encoding(data)
+        note(f"read as {encoding.replace('_', '-')}, not UTF-8")
+    if not text.strip():
+        raise Unreadable("it is empty")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _in_other_encoding(data: bytes) -> tuple[str, str]:
+    """`data` as text, and its encoding: UTF-16 without a mark by where its zeros are, others by what makes words."""
+    if data.count(0) and not data.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        encoding = "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            text = "\0"
+        if not all(character.isspace() or unicodedata.category(character)[0] != "C" for character in text):
+            raise Unreadable("it holds binary data, not text")
+        return text, encoding
+    found = from_bytes(data).best()
+    if found is None:
+        raise Unreadable("it is no text in any encoding that is known")
+    if "\0" in (text := str(found)):
+        raise Unreadable("it holds binary data, not text")
+    return text, found.encoding
 
 
 def paragraphs(text: str) -> list[Block]:
     """The blocks of plain text."""
     blocks = []
-    for number, piece in enumerate(part.strip() for part in re.split(r"\n\s*\n", text.strip())):
-        lines = [line.strip() for line in piece.split("\n") if line.strip()]
-        if number == 0 and len(lines[0]) <= _LONGEST_TITLE and lines[0][-1] not in ".!?。！？:：,":
+    parts = [part.strip() for part in re.split(r"\n\s*\n", text.strip())]
+    for number, part in enumerate(parts):
+        lines = [line.strip() for line in part.split("\n") if line.strip()]
+        goes_on = len(lines) > 1 or len(parts) > 1  # a title stands above something
+        if number == 0 and goes_on and len(lines[0]) <= _LONGEST_TITLE and lines[0][-1] not in ".!?。！？:：,":
             blocks.append(Block("heading", lines[0].lstrip("# "), 1))
             lines = lines[1:]
-        if found := _QUESTION.fullmatch("\n".join(lines)):
-            blocks.append(Block("question", joined(found["q"].split("\n")), rows=((joined(found["a"].split("\n")),),)))
-        elif lines:
-            blocks.append(Block("text", joined(lines)))
+        if lines:
+            blocks += [Block("text", joined(piece.split("\n"))) for piece in pieces("\n".join(lines))]
     return blocks
 
 
@@ -74,31 +89,3 @@ def joined(lines: list[str]) -> str:
 
 def _is_han(character: str) -> bool:
     return "\u3000" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef"
-
-
-def _read_jsonl(file: Path, note: Callable[[str], None]) -> list[Block]:
-    """Rows with prompt and completion (or question and answer) as questions; the longest text of any other row."""
-    blocks, broken = [], 0
-    for line in decoded(file, note).split("\n"):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            broken += 1
-            continue
-        texts = {name: value for name, value in row.items() if isinstance(value, str)} if isinstance(row, dict) else {}
-        for question, answer in (("prompt", "completion"), ("question", "answer")):
-            if texts.get(question) and texts.get(answer):
-                blocks.append(Block("question", texts[question].strip(), rows=((texts[answer].strip(),),)))
-                break
-        else:
-            if not texts:
-                broken += 1
-                continue
-            if texts.get("title"):
-                blocks.append(Block("heading", texts["title"], 2))
-            blocks += [Block("text", joined(part.split("\n"))) for part in max(texts.values(), key=len).split("\n\n")]
-    if broken:
-        note(f"{broken} lines left out: no JSON objects with a text")
-    return blocks
