@@ -36,6 +36,11 @@ def teach(data: str, output: str) -> None:
     train.train(train.TrainConfig(output=output, **settings))
 
 
+def same(killed: Path, whole: Path) -> bool:
+    mine, yours = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (killed, whole))
+    return mine.keys() == yours.keys() and all(torch.equal(mine[name], yours[name]) for name in mine)
+
+
 def main(kills: int, data: str) -> None:
     # Processes that start with everything imported: most moments are then moments of training.
     server = multiprocessing.get_context("forkserver")
@@ -46,7 +51,7 @@ def main(kills: int, data: str) -> None:
         process.start()
         return process
 
-    folder, moments, rng = Path(tempfile.mkdtemp()), [], random.Random(0)
+    folder, moments, equal, rng = Path(tempfile.mkdtemp()), [], True, random.Random(0)
     try:
         whole, killed = folder / "whole", folder / "killed"
         warm = start(folder / "warm")  # what is imported late is imported once
@@ -72,7 +77,8 @@ def main(kills: int, data: str) -> None:
             wait = time.monotonic() - began
             process.kill()
             process.join()
-            if process.exitcode == 0:  # it came to its end before it was killed, which counts for nothing
+            if process.exitcode == 0:  # it came to its end before it was killed: that start counts for nothing
+                equal &= same(killed, whole)
                 shutil.rmtree(killed)
                 continue
             left = sorted(path.name for path in killed.glob("*")) if killed.exists() else []
@@ -85,8 +91,7 @@ def main(kills: int, data: str) -> None:
         final = start(killed)
         final.join()
         assert final.exitcode == 0
-        mine, yours = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (killed, whole))
-        equal = mine.keys() == yours.keys() and all(torch.equal(mine[name], yours[name]) for name in mine)
+        equal &= same(killed, whole)
     finally:
         shutil.rmtree(folder)
     _common.save(
