@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mora_peft.recipes.teach import verbs
+from mora_peft.recipes.teach import capitals, clauses, english, pieces, question_words, russian, verbs
 from mora_peft.recipes.teach.cleaning import cleaned
 from mora_peft.recipes.teach.documents import Block, Document, Summary
 from mora_peft.recipes.teach.facts import Fact, facts_of, questions_of, spans
@@ -94,8 +94,9 @@ def test_how_a_fact_is_asked_for(sentence, answer, expected):
     assert {fact.answer: questioned(fact) for fact in facts}[answer] == expected
 
 
-def test_english_questions_are_grammatical():
-    assert doctest.testmod(verbs).failed == 0
+@pytest.mark.parametrize("module", [capitals, clauses, english, pieces, question_words, russian, verbs])
+def test_the_examples_of_the_grammar_hold(module):
+    assert doctest.testmod(module).failed == 0
 
 
 def test_a_table_is_asked_about_by_row_and_column():
@@ -107,8 +108,11 @@ def test_a_table_is_asked_about_by_row_and_column():
 
 
 def test_questions_in_documents_are_kept():
-    blocks = (Block("heading", "May I sell leave?", 2), Block("text", "Four days a year."), Block("text", "More."))
-    assert questions_of(Document("a", "A", blocks)) == [("May I sell leave?", "Four days a year.")]
+    blocks = (
+        Block("heading", "May I sell leave?", 2), Block("text", "Yes."), Block("text", "Four days a year."),
+        Block("heading", "May I buy some?", 2), Block("heading", "Other", 2), Block("text", "More."),
+    )  # fmt: skip
+    assert questions_of(Document("a", "A", blocks)) == [("May I sell leave?", "Yes.\nFour days a year.")]
 
 
 def test_a_question_with_two_answers_is_not_asked():

@@ -34,6 +34,11 @@ def counted(text: str) -> dict[str, int]:
     return dict(counts)
 
 
+def holds_secret(text: str) -> bool:
+    """Whether `text` holds what looks like a secret."""
+    return bool(counted(text))
+
+
 def _is_card(text: str) -> bool:
     """Luhn's check."""
     digits = [int(character) for character in text if character.isdigit()][::-1]
