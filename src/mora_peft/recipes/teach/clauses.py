@@ -3,13 +3,16 @@
 import re
 from itertools import pairwise
 
-from .verbs import ARTICLES, AUXILIARIES, PREPOSITIONS, is_finite, participle_of, starts_with_verb, verb_at
+from .verbs import ARTICLES, AUXILIARIES, PREPOSITIONS, is_finite, is_plain, participle_of, starts_with_verb, verb_at
 
 #: Words that begin a clause of their own.
 LINKS = frozenset("that which who whom whose while whereas but although though because if unless whether so".split())
 _TIMES = frozenset("after before when until once as".split())  # a clause behind these belongs to all of the sentence
 _COMMA = re.compile(r", (?!\d)")
-_LEADING = re.compile(r"(?:In|On|At|During|Since|By|For|Under|With|Until|From|Within) [^,]{2,40}$")
+_LEADING = re.compile(
+    r"(?:In|On|At|During|Since|By|For|Under|With|Until|From|Within) "
+    r"(?!particular|general|fact|balance|all|least|part)[^,]{2,40}$"
+)
 _LEADS = re.compile(r"(?:In|On|At|During|Since|By|For|From|Within) (?:the )?$")
 _TRAILING = re.compile(
     r", (?:which|who|while|whereas|but|although|though|because|so that|as|where|with|according to|led by|compared with"
@@ -31,6 +34,7 @@ def is_single(text: str, said: str, words: list[str]) -> bool:
     for number, (word, following) in enumerate(pairwise([*words, ""])):
         if word in ("and", "or") and (
             starts_with_verb(following)
+            or (is_plain(said) and is_plain(following))
             or following in ("then", "also", "not")
             or following.endswith(("ed", "ly"))
             or following[:1].isdigit()

@@ -27,6 +27,7 @@ _VAGUE = frozenset("about around roughly nearly approximately almost some exactl
 _PARTICLES = ("out", "up", "off", "over", "in", "on", "back")
 _FIXED = ("out of", "because of", "instead of", "together with", "along with", "according to", "due to", "away from")
 _ADVERBIAL = frozenset("for within after until before since by at in on".split())
+_COMPARED = re.compile(r" (?:\w+er|below|above|ahead)\b")
 _SPEEDS = ("metres", "meters", "miles", "km", "litres", "liters")
 _LONGEST_SUBJECT, _LONGEST = 7, 26  # words
 
@@ -64,6 +65,8 @@ def question(before: str, wh: str, after: str, proper: bool = False) -> str | No
         asked = clause(before, wh, after)
         return asked and f"{_capital(asked)}?"
     if (parts := _parts(before, wh, after, proper)) is None:
+        return None
+    if parts.said in ("has", "have", "had") and parts.rest[:1] in (["to"], ["yet"]):
         return None
     helper, verb = FORMS.get(parts.said, ("do", parts.said))
     if parts.said in ("has", "have", "had") and not _is_perfect(parts.rest):
@@ -120,6 +123,8 @@ def _parts(before: str, wh: str, after: str, proper: bool) -> _Parts | None:
     sentence, (before, after) = before, own_clause(before, after)
     proper = proper or not sentence.startswith(before.split(" ")[0])  # then it is as in mid-sentence
     words, after = before.rstrip(" ,").split(" "), after.rstrip(" .!;")
+    if not ends_phrase(after) or after[1:2].isupper():
+        return None
     place = verb_at(words)
     if place is None or place > _LONGEST_SUBJECT or len(words) + len(after.split()) > _LONGEST:
         return None
@@ -190,7 +195,7 @@ def _with_preposition(parts: _Parts) -> _Parts | None:
     last = rest[-1] if rest else said
     if last == "every" and wh.startswith(("how long", "how many")):
         return parts._replace(rest=rest[:-1], asked="how often")
-    if wh == "what percentage" and changes(last):
+    if wh == "what percentage" and (changes(last) or last in ("down", "up") or _COMPARED.match(parts.after)):
         return parts._replace(rest=rest, asked=f"by {wh}")
     if last in ("than", "least", "most", "and", "or", "its", "their", "his", "her", "our", "every", "as"):
         return None
@@ -216,6 +221,8 @@ def _with_preposition(parts: _Parts) -> _Parts | None:
     if (wh == "when" and last in ("in", "on", "at")) or (wh == "where" and last in ("in", "at", "to")):
         return parts._replace(rest=rest)
     asked = "whom" + wh.removeprefix("who") if wh.startswith("who") else wh
+    if wh == "when" and last not in ("by", "since", "until", "from", "before", "after"):
+        return None
     return parts._replace(rest=rest, asked=f"{last} {asked}")
 
 

@@ -9,7 +9,7 @@ from .capitals import Capitals
 from .documents import Block, Document
 from .language import sentences
 from .patterns import is_name, patterns
-from .pieces import is_piece, stands_alone
+from .pieces import is_cut, is_piece, stands_alone
 from .secrets import holds_secret
 from .verbs import has_verb, starts_with_verb
 
@@ -81,11 +81,11 @@ def questions_of(document: Document) -> list[tuple[str, str]]:
 def _in_text(document: Document, topic: str, text: str, names: Capitals) -> list[Fact]:
     found = []
     language = document.language
-    for sentence in sentences(text, language):
+    for number, sentence in enumerate(said := sentences(text, language)):
         # A sentence that leans on the one before it cannot be asked about alone; it is still learned as text.
         if not _SHORTEST.get(language, 14) <= len(sentence) <= _LONGEST or not stands_alone(sentence):
             continue
-        if holds_secret(sentence):
+        if holds_secret(sentence) or (number and is_cut(said[number - 1])):
             continue
         for start, end, kind in _chosen(sentence, spans(sentence, language)):
             found.append(

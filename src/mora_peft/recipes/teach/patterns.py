@@ -16,7 +16,7 @@ _UNITS = "|".join(
         r"litres?|liters?|ml|kg|kilograms?|grams?|g|km|kilometres?|metres?|meters?|cm|mm|watts?|kW|W|volts?|GB|MB",
         r"дн(?:я|ей)|день|недел[ьюия]+|месяц(?:а|ев)?|лет|год(?:а|ов)?|час(?:а|ов)?|минут[аы]?|человек[а]?",
         r"сотрудник(?:а|ов)|литр(?:а|ов)?|килограмм(?:а|ов)?|кг|км|метр(?:а|ов)?",
-        r"天|个月|个工作日|工作日|年|小时|分钟|周|名员工|人|名|公斤|千克|升|米|公里|台|件|家|个",
+        r"天|日|个月|个工作日|工作日|年|小时|分钟|周|名员工|人|名|公斤|千克|升|米|公里|台|件|家|个",
     ]
 )
 _CURRENCIES = r"euros?|dollars?|pounds?|crowns?|marks?|cents?|EUR|USD|рубл(?:ь|я|ей)|€|₽"
@@ -52,15 +52,18 @@ _KINDS = {
         rf"\b\d{{1,2}} (?:{_MONTHS_RU})(?: \d{{4}}(?: года)?)?",
         r"\d{4} ?年(?: ?\d{1,2} ?月(?: ?\d{1,2} ?日)?)?",
         r"\d{1,2}月\d{1,2}日",
-        r"(?:(?<=\b(?:in|of|by) )|(?<=\b(?:since|until) )|(?<=\b[вс] ))(?:1[89]|20)\d\d\b(?: год[уа])?",
+        r"(?:(?<=\b(?:in|of|by|In|By) )|(?<=\b(?:since|until|after|Since) )|(?<=\b(?:from|late) )|(?<=\b(?:for) )"
+        r"|(?<=\b(?:before|during) )|(?<=\bearly )|(?<=\b[вВсС] ))(?:1\d|20)\d\d\b(?: год[уа])?",
     ),
-    "time": _any(r"\b\d{1,2}:\d{2}\b(?: ?[ap]\.?m\.?)?", r"\b\d{1,2} (?:am|pm)\b"),
+    "time": _any(r"(?<![\d:])\d{1,2}:\d{2}(?![\d:])(?: ?[ap]\.?m\.?)?", r"\b\d{1,2} (?:am|pm)\b"),
     "money": _any(
         rf"(?:[€$£¥₽]|\b(?:EUR|USD|GBP|RUB|CNY) ?){_NUMBER}(?: (?:million|thousand|billion))?",
         rf"\b{_NUMBER} ?(?:(?:thousand|million|billion|тыс\.|млн) )?(?:{_CURRENCIES})(?!\w)",
         rf"{_NUMBER} ?万?(?:元|美元|欧元)",
     ),
-    "phone": _any(r"(?<![\w+])\+\d{1,3}[ -]?(?:\(\d+\)[ -]?)?\d[\d -]{4,}\d", r"\b8 ?\(\d{3,5}\) ?\d[\d -]{3,}\d"),
+    "phone": _any(
+        r"(?<![A-Za-z0-9+])\+\d{1,3}[ -]?(?:\(\d+\)[ -]?)?\d[\d -]{4,}\d", r"\b8 ?\(\d{3,5}\) ?\d[\d -]{3,}\d"
+    ),
     "percent": _any(rf"{_NUMBER} ?(?:%|per cent\b|percent\b|процент(?:а|ов)?\b)", r"百分之[一二三四五六七八九十百\d]+"),
     "code": _any(r"\b[A-Z]{1,5}[-–]?\d[A-Z0-9-]*\b", r"\b[\w.+-]+@[\w-]+\.[\w.-]*\w\b", r"\bhttps?://\S+\w"),
     "quantity": _any(
@@ -102,6 +105,6 @@ def is_name(text: str, start: int, language: str) -> bool:
         return False
     if language == "zh":
         return not _TITLES_ZH.search(text)
-    if text.endswith(("-St", " St")) or text in _COMMON_NAMES:
+    if text.endswith(("-St", " St")) or text in _COMMON_NAMES or {"Many", "Most", "Several", "Some"} & set(words):
         return False
     return start > 0 or len(words) > 1

@@ -15,14 +15,19 @@ _LEANING = re.compile(
 )
 #: Sentences without their beginning or end, or behind a heading that runs into them.
 _BROKEN = re.compile(
-    r"(?!ph)[a-z\d(\[]|.*\b(?:St|eq|Eq|Fig|Figs|Dr|Mr|Mrs|No|vs|e\.g|i\.e|et al)\.$"
+    r"[^A-ZА-ЯЁ\u4e00-\u9fff\"“«「『《]|[A-Z]\.[A-Z]\."
     r"|[A-Z][\w&]+(?: [\w&]+){0,6} (?:After|While|Although|In|Since|During|Despite|Most|Many|Several) [a-z]"
+    r"|([A-Z][a-z]{3})\w* (?:[A-Z]\w+ )?(?i:\1)"
     r"|.*[^\W\d_] (?:source|contact) noted\b.*[\"”]$"
 )
+_CUT = re.compile(r"\b(?:St|eq|Eq|Fig|Figs|Dr|Mr|Mrs|No|vs|e\.g|i\.e|et al|[A-Z]\.[A-Z])\.$")
 _REFERENCE = re.compile(r"\b(?:Fig|Figure|Table|Section|Equation|Eq|Ref)s?\.? $")
 _REFERRING = frozenset("Fig Figs Figure Figures Table Tables Section Equation Eq Ref Refs".split())
-_GOES_ON = re.compile(r"['’–±/-]| [ap]\.m\.| (?:to|or|±) \d| and \d| [A-Z\d][A-Z\d]?\b|\(")
-_RANGE = re.compile(r"(?:\d (?:to|or|and) |± ?|\d \w+ (?:and|or) |\d,? )$")
+_GOES_ON = re.compile(r"['’–±/-]| [ap]\.m\.| (?:to|±) \d| and \d| or | [A-Z\d][A-Z\d]?\b|\(")
+_RANGE = re.compile(
+    r"(?:\d (?:to|or|and) |± ?|\d \w+ (?:to|and|or) |\d,? "
+    r"|\b(?:one|two|three|four|five|six|seven|eight|nine|ten) (?:to|or|and) )$"
+)
 _RELATIVE = re.compile(r"\b(?:[Nn]ext|[Pp]ast|last|[Rr]ecent|coming|previous|current|final|first|following|latest) $")
 _LISTED_AFTER = re.compile(
     r",? (?:and|or) (?:the )?[A-Z\d“\"]|, [A-Z\d]|,? and (?:[a-z]+ed|other)\b| and \w+ (?:in|at|by|to|for) [A-Z]"
@@ -42,7 +47,12 @@ def stands_alone(sentence: str) -> bool:
     >>> stands_alone("Paul source noted that units rose in greater St."), stands_alone("16—shows a clear optimum.")
     (False, False)
     """
-    return not _LEANING.match(sentence) and not _BROKEN.match(sentence)
+    return not (_LEANING.match(sentence) or _BROKEN.match(sentence) or is_cut(sentence))
+
+
+def is_cut(sentence: str) -> bool:
+    """Whether a sentence ends in an abbreviation, so that the next one is its other half."""
+    return _CUT.search(sentence) is not None
 
 
 def is_piece(sentence: str, start: int, end: int, kind: str) -> bool:

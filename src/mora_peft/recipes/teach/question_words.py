@@ -17,8 +17,8 @@ WH = {
         "place": "где", "name": "кто или что", "": "что",
     },
     "zh": {
-        "date": "什么时候", "time": "几点", "money": "多少钱", "percent": "百分之多少", "code": "什么编号",
-        "quantity": "多少", "number": "多少", "phone": "什么电话号码", "name": "谁", "": "什么",
+        "date": "什么时候", "time": "几点", "money": "多少钱", "percent": "百分之多少", "code": "哪个编号",
+        "quantity": "多少", "number": "多少", "phone": "哪个号码", "name": "谁", "": "什么",
     },
 }  # fmt: skip
 
@@ -32,9 +32,12 @@ _PERSON = re.compile(
     r"\b(?:manager|director|officer|head|chair(?:man|woman)?|president|leader|founder|owner|editor|secretary|treasurer"
     r"|mayor|minister|chief|coach|teacher|architect|designer|author|inventor|doctor|nurse|mentor|curator)\b"
 )
+_ROOMS = ("Room", "Hall", "Gate", "Building", "Extension", "Section", "Article")
 _OF_KIND = frozenset("town city village county state region district island river country month type".split())
 #: After these verbs a term says what something is called: it does not tell one such thing from another.
 NAMING = frozenset("call calls called name names named term terms termed".split())
+#: Question words that say too little: of a code or a number, nobody knows which is meant.
+UNSAID = ("which code", "which number")
 #: What is counted, after `сколько`: Russian has another form behind 2 to 4.
 _COUNTED_RU = {
     "рабоч": "рабочих дней", "дн": "дней", "день": "дней", "недел": "недель", "месяц": "месяцев", "лет": "лет",
@@ -62,6 +65,8 @@ def question_word(fact: Fact) -> str:
         return _russian(fact)
     if fact.language == "zh":
         unit = _UNIT_ZH.search(fact.answer)
+        if fact.kind not in WH["zh"] and fact.sentence[: fact.start].rstrip("“「『《").endswith("为"):
+            return "何"  # with the usual word it would ask why
         return WH["zh"].get(fact.kind, "什么") + (unit[1] if unit and fact.kind == "quantity" else "")
     return _english(fact)
 
@@ -101,6 +106,8 @@ def _russian(fact: Fact) -> str:
         if not unit and fact.kind == "quantity":
             unit = answer.split()[-1].lstrip("0123456789.,")
         return f"{words[fact.kind]} {unit}".strip()
+    if fact.kind == "term" and re.search(r"(?:назыв|назван|именует)\w* «?$", fact.sentence[: fact.start]):
+        return "как"
     if fact.kind == "name" and re.search(r"\b[Вв](?: городе)? $", fact.sentence[: fact.start]):
         return words["place"]
     return words.get(fact.kind, words[""])
@@ -122,10 +129,16 @@ def with_noun(fact: Fact, before: str) -> tuple[str, str] | None:
     while start and is_noun(said[start - 1]) and start > len(said) - 4:
         start -= 1
     nouns, ahead = said[start:], said[start - 1] if start else ""
-    if not nouns or start < 2:
+    if not nouns or start < 2 or nouns[-1].endswith("ing"):
         return None
     if ahead in ARTICLES:
         return (" ".join(said[: start - 1]), f"which {' '.join(nouns)}") if ahead == "the" else None
-    if fact.kind == "name" or ahead == "to" or len(nouns) > 1:
+    if fact.kind == "name" or ahead == "to" or len(nouns) > 1 or not (nouns[0].islower() or nouns[0] in _ROOMS):
         return None
     return " ".join(said[:start]), f"which {nouns[0].lower()}"
+
+
+def is_named(fact: Fact, before: str, wh: str) -> bool:
+    """Whether a term in quotation marks is what something is called, and no piece of what somebody said."""
+    said = before.split()
+    return bool(NAMING & set(said)) or wh != "what" or (said[-1:] and said[-1] in BEING and fact.answer[0].isupper())

@@ -29,8 +29,10 @@ def question(before: str, wh: str, after: str, proper: bool = False) -> str | No
     if re.search(r"[,;:()—–«»]| (?:и|или|но|а) ", before + after) or len((before + after).split()) > _LONGEST:
         return None
     words = before.split()
-    if len(words) < 2:
+    if len(words) < 2 or wh.startswith("какой") or words[-1] == "течение":
         return None
+    if wh == "где" and words[-1] == "городе":
+        words.pop()
     last = words[-1].lower()
     if last in _PREPOSITIONS:
         found = f"{last} {wh}" if wh.startswith("сколько ") and last in ("через", "за", "на") else None

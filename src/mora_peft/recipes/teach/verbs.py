@@ -71,13 +71,14 @@ FORMS |= {auxiliary: (auxiliary, "") for auxiliary in AUXILIARIES}
 ARTICLES = ("a", "an", "the")
 PREPOSITIONS = (
     "in on at by from to for with of under after before since until within over about between through during above "
-    "below into behind beside near against across around without via"
+    "below into behind beside near against across around without via throughout "
+    "outside inside toward towards"
 ).split()
 _FUNCTION = """
     and or but nor as than then that which who whom whose when where while if because so although though not also only
     again alone ago later earlier today yesterday tomorrow instead together too up down out off away back once twice
     each per through inside outside here there the a an this these those its their his her our your all both any no
-    more less most least it they he she we you i to being been be ahead long wide high deep old
+    more less most least every it they he she we you i to being been be ahead long wide high deep old
 """.split()
 
 
@@ -94,13 +95,14 @@ def starts_with_verb(text: str) -> bool:
 def ends_phrase(text: str) -> bool:
     """Whether what comes before `text` is the end of its phrase: no noun that belongs to it follows at once."""
     found = re.match(r" ([a-z]+)", text)
-    return found is None or found[1].endswith("ly") or found[1] in {*FORMS, *_PLAIN, *PREPOSITIONS, *_FUNCTION}
+    adverb = found is not None and found[1].endswith("ly") and found[1] not in ("family", "supply", "assembly", "reply")
+    return found is None or adverb or found[1] in {*FORMS, *_PLAIN, *PREPOSITIONS, *_FUNCTION}
 
 
 def is_noun(word: str) -> bool:
     """Whether `word` may be one that a name follows, such as `network`: no verb, preposition or article."""
     others = {*FORMS, *_PLAIN, *PREPOSITIONS, *ARTICLES, *_FUNCTION, *_PARTICIPLES, "called", "named", "worth"}
-    return word.isalpha() and word not in others and not word.endswith("ly")
+    return word.isalpha() and word not in others and not word.endswith(("ly", "ed")) and word not in ("late", "early")
 
 
 def takes_object(word: str) -> bool:
@@ -141,6 +143,11 @@ def gives(words: list[str]) -> bool:
 def changes(word: str) -> bool:
     """Whether what is measured changes by an amount: `rose`, `fell`."""
     return word in _CHANGING or FORMS.get(word, ("", ""))[1] in _CHANGING
+
+
+def is_plain(word: str) -> bool:
+    """Whether `word` may be a verb of which the subject is plural."""
+    return word in _PLAIN
 
 
 def lasts(word: str) -> bool:

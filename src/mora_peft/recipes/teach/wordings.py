@@ -11,7 +11,7 @@ from typing import NamedTuple
 from . import russian
 from .english import active, clause, question
 from .facts import Fact
-from .question_words import NAMING, question_word, with_noun
+from .question_words import NAMING, UNSAID, is_named, question_word, with_noun
 from .verbs import ARTICLES, gives, takes_object
 
 
@@ -124,11 +124,14 @@ def _moved(fact: Fact, form: Callable[[str, str, str, bool], str | None]) -> str
         return russian.question(before, question_word(fact), after, fact.proper) if form is question else None
     if fact.language == "zh":
         return None
-    before, wh = with_noun(fact, before) or (before, question_word(fact))
+    noun = with_noun(fact, before)
+    before, wh = noun or (before, question_word(fact))
     said = before.split()
     second = (fact.kind in ("quantity", "money") and gives(said)) or (fact.kind == "term" and NAMING & set(said))
     if said and not takes_object(said[-1]) and not second:
         return None  # a noun that belongs to the answer, or another phrase
+    if noun is None and (wh in UNSAID or (fact.kind == "term" and not is_named(fact, before, wh))):
+        return None
     return form(before, wh, after, fact.proper)
 
 
@@ -144,11 +147,15 @@ def _reads_well_in_place(fact: Fact, parts: dict[str, str]) -> bool:
     if after.strip(" .!") or len(before.split()) > _LONGEST_IN_PLACE:
         return False
     if fact.language == "ru":
-        return bool(re.fullmatch(r"[^,;:()]+: ", before)) or fact.kind not in ("name", "term", "date", "time")
+        labelled = re.fullmatch(r"[^,;:()]+: ", before) is not None
+        return labelled or (fact.kind in ("quantity", "percent", "money", "number") and not before.endswith("течение "))
     said = before.split()
     if not said or _JOINED.search(before) or not takes_object(said[-1]) or said[-1] in ARTICLES:
         return False
-    return not (question_word(fact) == "who or what" or (fact.kind == "date" and said[-1] == "of"))
+    wh = question_word(fact)
+    if wh in UNSAID or (wh in ("when", "where") and said[-1] in ("in", "on", "at", "of", "for")):
+        return False
+    return wh != "who or what" and (fact.kind != "term" or is_named(fact, before, wh))
 
 
 def _in_place(fact: Fact) -> str:
