@@ -3,7 +3,18 @@
 import re
 from itertools import pairwise
 
-from .verbs import ARTICLES, AUXILIARIES, PREPOSITIONS, is_finite, is_plain, participle_of, starts_with_verb, verb_at
+from .verbs import (
+    ARTICLES,
+    AUXILIARIES,
+    FORMS,
+    PREPOSITIONS,
+    ends_phrase,
+    is_finite,
+    is_plain,
+    participle_of,
+    starts_with_verb,
+    verb_at,
+)
 
 #: Words that begin a clause of their own.
 LINKS = frozenset("that which who whom whose while whereas but although though because if unless whether so".split())
@@ -18,6 +29,8 @@ _TRAILING = re.compile(
     r", (?:which|who|while|whereas|but|although|though|because|so that|as|where|with|according to|led by|compared with"
     r"|up from|down from|including|such as) "
 )
+
+_SPEEDS = ("metres", "meters", "miles", "km", "litres", "liters")
 
 
 def is_single(text: str, said: str, words: list[str]) -> bool:
@@ -81,3 +94,34 @@ def _joined(tail: str) -> re.Match[str] | None:
     """Where another whole clause begins that `and` joins on."""
     found = re.search(r", and ", tail)
     return found if found and verb_at(tail[found.end() :].split()) is not None else None
+
+
+def belonging(wh: str, after: str) -> tuple[str | None, str]:
+    """What follows the answer and is asked for with it, and what remains; None where its end cannot be told.
+
+    >>> belonging("how many days", " of leave a year")
+    (' of leave', ' a year')
+    >>> belonging("how many centimetres", " long")
+    (' long', '')
+    """
+    sized = wh.startswith(("how many", "how much", "what percentage"))
+    if sized and (found := re.match(r" (?:ahead|long|wide|high|deep|off)\b(?! [a-z]*ly\b)", after)):
+        if found[0] != " off" or not re.match(r" off (?:the|a|an|all|every) ", after):
+            return found[0], after[found.end() :]
+    elif sized and wh.endswith(_SPEEDS) and (found := re.match(r" (?:an hour|a second|per \w+)\b", after)):
+        return found[0], after[found.end() :]
+    elif not after.startswith(" of "):
+        return "", after
+    if not sized:
+        return None, after
+    words = after.split()
+    count = 2 if words[1:2] and words[1] in (*ARTICLES, "its", "their", "his", "her", "our", "all", "every") else 1
+    start = count
+    while count < len(words) and not (
+        words[count] in (*ARTICLES, *FORMS, "each", "per", "at", "every")
+        or (not ends_phrase(f" {words[count - 1]}") and ends_phrase(f" {words[count]}"))
+    ):
+        count += 1
+    if count == start:
+        return None, after
+    return f" {' '.join(words[:count])}", f" {' '.join(words[count:])}" if words[count:] else ""

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from .clauses import LINKS, is_single, own_clause
+from .clauses import LINKS, belonging, is_single, own_clause
 from .verbs import (
     ARTICLES,
     AUXILIARIES,
@@ -28,7 +28,6 @@ _PARTICLES = ("out", "up", "off", "over", "in", "on", "back")
 _FIXED = ("out of", "because of", "instead of", "together with", "along with", "according to", "due to", "away from")
 _ADVERBIAL = frozenset("for within after until before since by at in on".split())
 _COMPARED = re.compile(r" (?:\w+er|below|above|ahead)\b")
-_SPEEDS = ("metres", "meters", "miles", "km", "litres", "liters")
 _LONGEST_SUBJECT, _LONGEST = 7, 26  # words
 
 
@@ -138,7 +137,7 @@ def _parts(before: str, wh: str, after: str, proper: bool) -> _Parts | None:
         return None
     if not proper:
         subject[0] = subject[0][:1].lower() + subject[0][1:]
-    moved, after = _belonging(wh, after)
+    moved, after = belonging(wh, after)
     if moved is None or after.endswith((" more", " less", " there", " as well")):
         return None
     wh += moved
@@ -151,37 +150,6 @@ def _is_perfect(rest: list[str]) -> bool:
     """Whether `rest`, which follows `has`, begins with a participle."""
     first = next((word for word in rest if not word.endswith("ly") and word not in ("not", "also")), "")
     return participle_of(first) is not None or first.endswith(("ed", "en"))
-
-
-def _belonging(wh: str, after: str) -> tuple[str | None, str]:
-    """What follows the answer and is asked for with it, and what remains; None where its end cannot be told.
-
-    >>> _belonging("how many days", " of leave a year")
-    (' of leave', ' a year')
-    >>> _belonging("how many centimetres", " long")
-    (' long', '')
-    """
-    sized = wh.startswith(("how many", "how much", "what percentage"))
-    if sized and (found := re.match(r" (?:ahead|long|wide|high|deep|off)\b(?! [a-z]*ly\b)", after)):
-        if found[0] != " off" or not re.match(r" off (?:the|a|an|all|every) ", after):
-            return found[0], after[found.end() :]
-    elif sized and wh.endswith(_SPEEDS) and (found := re.match(r" (?:an hour|a second|per \w+)\b", after)):
-        return found[0], after[found.end() :]
-    elif not after.startswith(" of "):
-        return "", after
-    if not sized:
-        return None, after
-    words = after.split()
-    count = 2 if words[1:2] and words[1] in (*ARTICLES, "its", "their", "his", "her", "our", "all", "every") else 1
-    start = count
-    while count < len(words) and not (
-        words[count] in (*ARTICLES, *FORMS, "each", "per", "at", "every")
-        or (not ends_phrase(f" {words[count - 1]}") and ends_phrase(f" {words[count]}"))
-    ):
-        count += 1
-    if count == start:
-        return None, after
-    return f" {' '.join(words[:count])}", f" {' '.join(words[count:])}" if words[count:] else ""
 
 
 def _with_preposition(parts: _Parts) -> _Parts | None:

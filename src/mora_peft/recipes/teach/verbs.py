@@ -6,7 +6,7 @@ AUXILIARIES = "is are was were has have had can could must may will would should
 BEING = ("is", "are", "was", "were")
 _PLAIN = """
     answer apply arrive ask belong bring build buy call carry charge close come contain cost cover deliver
-    design earn employ end expire fit found get give go grow hire hold include introduce invent join keep last
+    design earn employ end expire find fit found get give go grow hire hold include introduce invent join keep last
     launch lead leave lie live make manage measure meet mix move name need offer open order own pay print
     produce publish receive recruit repair replace report require return run sell send serve ship sign sit
     sleep stand start stay store supply take teach test draw reach depend lose set sing train travel turn use
@@ -15,7 +15,7 @@ _PLAIN = """
     observe perform obtain compare contribute service appear die rise fall drop decline increase decrease expand gain
     climb slip ease continue begin become see show say note expect cite tell feel know form accept complete create
     grant deposit collect cancel clean install inspect certify develop direct found edit compose paint bind
-    limit exceed total equal appoint elect host organize organise present prepare calibrate submit release
+    limit exceed total equal appoint elect host organize organise present prepare calibrate submit release export import
     book hand reward plant result advise
 """.split()
 _IRREGULAR = {
@@ -25,7 +25,7 @@ _IRREGULAR = {
     "sold": "sell", "sent": "send", "stood": "stand", "took": "take", "taught": "teach", "lost": "lose",
     "drew": "draw", "sang": "sing", "set": "set", "won": "win", "wrote": "write", "chose": "choose",
     "spent": "spend", "got": "get", "lay": "lie", "rose": "rise", "fell": "fall", "saw": "see", "said": "say",
-    "told": "tell", "felt": "feel", "knew": "know", "bound": "bind",
+    "told": "tell", "found": "find", "felt": "feel", "knew": "know", "bound": "bind",
 }  # fmt: skip
 _PARTICIPLES = {
     "drawn": "draw", "written": "write", "chosen": "choose", "taken": "take", "given": "give", "run": "run",
@@ -36,13 +36,13 @@ _PARTICIPLES = {
 _NOUNS_TOO = frozenset(
     """
     answer bake book call charge check clean cost cover decline decrease deposit design draw drop ease end
-    estimate fall fit form found gain grant hand head hire host increase last launch lead leave lie limit make
+    estimate export fall fit form found gain grant hand head hire host import increase last launch lead leave lie limit make
     measure mix move name need note offer order paint plant present print process produce release repair report
     result return reward rise roast run sell service set ship show sign sit sleep sponsor stand start stay store
     supply test total train travel turn use visit
     """.split()
 )
-_DOUBLED = ("ship", "fit", "drop", "slip")
+_DOUBLED = ("ship", "fit", "drop", "slip", "submit")
 _GIVING = frozenset("give pay offer grant sell charge send cost award allow".split())
 _CHANGING = frozenset("rise fall drop decline increase decrease expand gain climb slip grow improve".split())
 _LASTING = frozenset("last take wait stay live run is are was were be".split())

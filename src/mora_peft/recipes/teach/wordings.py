@@ -128,7 +128,7 @@ def _moved(fact: Fact, form: Callable[[str, str, str, bool], str | None]) -> str
     before, wh = noun or (before, question_word(fact))
     said = before.split()
     second = (fact.kind in ("quantity", "money") and gives(said)) or (fact.kind == "term" and NAMING & set(said))
-    if said and not takes_object(said[-1]) and not second:
+    if said and not takes_object(said[-1].lower()) and not second:
         return None  # a noun that belongs to the answer, or another phrase
     if noun is None and (wh in UNSAID or (fact.kind == "term" and not is_named(fact, before, wh))):
         return None
