@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mora_peft.recipes.teach import capitals, clauses, english, pieces, question_words, russian, verbs
+from mora_peft.recipes.teach import capitals, clauses, english, language, pieces, question_words, russian, verbs
 from mora_peft.recipes.teach.cleaning import cleaned
 from mora_peft.recipes.teach.documents import Block, Document, Summary
 from mora_peft.recipes.teach.facts import Fact, facts_of, questions_of, spans
@@ -190,7 +190,7 @@ def test_a_secret_is_no_fact():
     assert [fact.answer for fact in found] == ["2 euros"]
 
 
-@pytest.mark.parametrize("module", [capitals, clauses, english, pieces, question_words, russian, verbs])
+@pytest.mark.parametrize("module", [capitals, clauses, english, language, pieces, question_words, russian, verbs])
 def test_the_examples_of_the_grammar_hold(module):
     assert doctest.testmod(module).failed == 0
 

@@ -15,7 +15,7 @@ _LEANING = re.compile(
 )
 #: Sentences without their beginning or end, or behind a heading that runs into them.
 _BROKEN = re.compile(
-    r"[^A-ZА-ЯЁ\u4e00-\u9fff\"“«「『《]|[A-Z]\.[A-Z]\."
+    r"[a-zа-яё\d_]|[^\w\"“«「『《]|[A-Z]\.[A-Z]\."
     r"|[A-Z][\w&]+(?: [\w&]+){0,6} (?:After|While|Although|In|Since|During|Despite|Most|Many|Several) [a-z]"
     r"|([A-Z][a-z]{3})\w* (?:[A-Z]\w+ )?(?i:\1)"
     r"|.*[^\W\d_] (?:source|contact) noted\b.*[\"”]$"

@@ -36,10 +36,10 @@ _PARTICIPLES = {
 _NOUNS_TOO = frozenset(
     """
     answer bake book call charge check clean cost cover decline decrease deposit design draw drop ease end
-    estimate export fall fit form found gain grant hand head hire host import increase last launch lead leave lie limit make
-    measure mix move name need note offer order paint plant present print process produce release repair report
-    result return reward rise roast run sell service set ship show sign sit sleep sponsor stand start stay store
-    supply test total train travel turn use visit
+    estimate export fall fit form found gain grant hand head hire host import increase last launch lead leave
+    lie limit make measure mix move name need note offer order paint plant present print process produce release
+    repair report result return reward rise roast run sell service set ship show sign sit sleep sponsor stand
+    start stay store supply test total train travel turn use visit
     """.split()
 )
 _DOUBLED = ("ship", "fit", "drop", "slip", "submit")

@@ -118,11 +118,11 @@ def well_asked(fact: Fact) -> str | None:
 
 
 def _moved(fact: Fact, form: Callable[[str, str, str, bool], str | None]) -> str | None:
-    """A question with its question word in front; None in Chinese, and where the rules do not reach."""
+    """A question with its question word in front; None where the rules, of English and Russian, do not reach."""
     before, after = (part := _parts(fact))["before"], part["after"]
     if fact.language == "ru":
         return russian.question(before, question_word(fact), after, fact.proper) if form is question else None
-    if fact.language == "zh":
+    if fact.language != "en":
         return None
     noun = with_noun(fact, before)
     before, wh = noun or (before, question_word(fact))
@@ -142,6 +142,8 @@ _JOINED = re.compile(r"[,:()\[\]“”\"—±]| (?:and|or) ")
 def _reads_well_in_place(fact: Fact, parts: dict[str, str]) -> bool:
     """Whether the sentence is a question with a question word in the answer's place: a short one that ends with it."""
     before, after = parts["before"], parts["after"]
+    if fact.language not in WORDS:
+        return fact.kind not in ("name", "term")  # better than no proof at all
     if fact.language == "zh":
         return len(before) + len(after) < 40 and "，" not in after
     if after.strip(" .!") or len(before.split()) > _LONGEST_IN_PLACE:
