@@ -9,7 +9,7 @@ _ENGLISH = frozenset("the of and to in is are was were for that with on by".spli
 #: The commonest words of languages in Latin letters that no English text has.
 _FOREIGN = frozenset(
     "der die das und ist nicht ein eine mit von zu den dem auf le la les et est une des du dans pour que el los las y "
-    "es una por con del il di che per non della het een van niet je nie jest się na w z og er det som att är och".split()
+    "es una por con del il di che per non della het een van niet je nie jest się na w z og det som att är och".split()
 )
 
 
