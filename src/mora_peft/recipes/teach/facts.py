@@ -3,21 +3,19 @@
 A fact is a span of a sentence that can be asked for. No model finds them, so that what is taught is what was written.
 """
 
-import re
 from dataclasses import dataclass
 
-from .documents import Document
+from .capitals import Capitals
+from .documents import Block, Document
 from .language import sentences
-from .patterns import LEANING, is_name, patterns
-from .verbs import ends_phrase, has_verb, starts_with_verb
+from .patterns import is_name, patterns
+from .pieces import is_cut, is_piece, stands_alone
+from .secrets import holds_secret
+from .verbs import has_verb, starts_with_verb
 
-_SHORTEST, _LONGEST = 18, 320  # characters of a sentence that can be asked about
+_SHORTEST = {"zh": 6, "ru": 8}  # characters of a sentence that can be asked about
+_LONGEST = 320
 _MOST_A_SENTENCE = 2
-_REFERENCE = re.compile(r"\b(?:Fig|Figure|Table|Section|Equation|Eq|Ref)s?\.? $")
-_REFERRING = frozenset("Fig Figs Figure Figures Table Tables Section Equation Eq Ref Refs".split())
-_GOES_ON = re.compile(r"['’–±/-]| [ap]\.m\.| (?:to|or|±) \d")
-_RANGE = re.compile(r"(?:\d (?:to|or|and) |± ?)$")
-_SIZES = ("number", "quantity", "percent", "money")
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,8 @@ class Fact:
     """Something that a document says and that can be asked for.
 
     `sentence[start:end]` is the answer, of the given kind; `topic` is the heading that it stands under. Where it is the
-    cell of a table, `entity` is its row and `column` the name of its column.
+    cell of a table, `entity` is its row and `column` the name of its column. `proper` says that the sentence's first
+    word keeps its capital elsewhere; `titled`, that its question is to name the document, as there are several.
     """
 
     document: str
@@ -38,6 +37,8 @@ class Fact:
     language: str
     entity: str = ""
     column: str = ""
+    proper: bool = False
+    titled: bool = False
 
     @property
     def answer(self) -> str:
@@ -48,40 +49,51 @@ def facts_of(document: Document) -> list[Fact]:
     """All facts of `document`, in its order, no answer in the same sentence twice."""
     found: list[Fact] = []
     topic = document.title
+    names = Capitals([block.text for block in document.blocks if block.kind == "text"])
     for block in document.blocks:
         if block.kind == "heading":
             topic = block.text
         elif block.kind == "text":
-            found += _in_text(document, topic, block.text)
+            found += _in_text(document, topic, block.text, names)
         elif block.kind == "question":
-            found += _in_text(document, topic, block.rows[0][0])
+            found += _in_text(document, topic, block.rows[0][0], names)
         else:
             found += _in_table(document, block.text or topic, block.rows)
     return list(dict.fromkeys(found))
 
 
 def questions_of(document: Document) -> list[tuple[str, str]]:
-    """The questions that `document` asks and answers itself: as rows, or as a heading with a question mark."""
-    found, heading = [], None
-    for block in document.blocks:
+    """The questions that `document` asks and answers itself: as rows, or as a heading with all text up to the next."""
+    found: list[tuple[str, str]] = []
+    heading, answer = "", []
+    for block in (*document.blocks, Block("heading", "")):
         if block.kind == "question":
             found.append((block.text, block.rows[0][0]))
-        elif block.kind == "text" and heading is not None:
-            found.append((heading, block.text))
-        heading = block.text if block.kind == "heading" and block.text.rstrip()[-1:] in ("?", "？") else None
+        elif block.kind == "text" and heading:
+            answer.append(block.text)
+        elif block.kind == "heading":
+            if heading and answer:
+                found.append((heading, "\n".join(answer)))
+            heading, answer = block.text if block.text.rstrip().endswith(("?", "？")) else "", []
     return found
 
 
-def _in_text(document: Document, topic: str, text: str) -> list[Fact]:
+def _in_text(document: Document, topic: str, text: str, names: Capitals) -> list[Fact]:
     found = []
-    for sentence in sentences(text, document.language):
+    language = document.language
+    for number, sentence in enumerate(said := sentences(text, language)):
         # A sentence that leans on the one before it cannot be asked about alone; it is still learned as text.
-        if not _SHORTEST // (1 + 2 * (document.language == "zh")) <= len(sentence) <= _LONGEST or LEANING.match(
-            sentence
-        ):
+        if not _SHORTEST.get(language, 14) <= len(sentence) <= _LONGEST or not stands_alone(sentence):
             continue
-        for start, end, kind in _chosen(sentence, spans(sentence, document.language)):
-            found.append(Fact(document.path, document.title, topic, sentence, start, end, kind, document.language))
+        if holds_secret(sentence) or (number and is_cut(said[number - 1])):
+            continue
+        for start, end, kind in _chosen(sentence, spans(sentence, language)):
+            found.append(
+                Fact(
+                    document.path, document.title, topic, sentence, start, end, kind, language,
+                    proper=names.are_kept(sentence),
+                )
+            )  # fmt: skip
     return found
 
 
@@ -95,31 +107,13 @@ def _chosen(sentence: str, found: list[tuple[int, int, str]]) -> list[tuple[int,
     said = [
         (start, end, kind)
         for start, end, kind in found
-        if not _is_piece(sentence, start, end, kind)
+        if not is_piece(sentence, start, end, kind)
         and (
             kind not in ("name", "number")
             or (has_verb(sentence[:start]) if start else starts_with_verb(sentence[end:]))
         )
     ]
     return said[-_MOST_A_SENTENCE:]
-
-
-def _is_piece(sentence: str, start: int, end: int, kind: str) -> bool:
-    """Whether a span is a part of a longer phrase: of a range, of a reference, or before a noun that it belongs to."""
-    before, after, answer = sentence[:start], sentence[end:], sentence[start:end]
-    if (
-        _REFERENCE.search(before)
-        or answer in _REFERRING
-        or _GOES_ON.match(after)
-        or (kind in _SIZES and _RANGE.search(before))
-    ):
-        return True
-    if kind == "name" and before.endswith("(") and after.startswith(")"):  # short for what stands before it
-        return True
-    if kind == "quantity" and starts_with_verb(answer.split()[-1]):
-        return answer.isascii()
-    bound = kind in ("name", "number") or "-" in answer
-    return bound and kind != "date" and not ends_phrase(after)
 
 
 def spans(sentence: str, language: str) -> list[tuple[int, int, str]]:
@@ -148,6 +142,8 @@ def _in_table(document: Document, caption: str, rows: tuple[tuple[str, ...], ...
             if not value or not row[0] or len(value) > 60:
                 continue
             said = f"{head[0]} {row[0]}, {column}: {value}"
+            if holds_secret(said):
+                continue
             start = len(said) - len(value)
             kinds = [kind for begin, end, kind in spans(f"x {value}", document.language) if end - begin == len(value)]
             kind = kinds[0] if kinds else f"cell {column}"

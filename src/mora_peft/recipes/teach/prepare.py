@@ -17,7 +17,7 @@ from .documents import Document, Summary
 from .facts import Fact, facts_of
 from .general import general_rows
 from .language import KNOWN
-from .questions import ask, askable, own_questions
+from .questions import ask, askable, can_be_asked, own_questions, teachable
 from .reading import read_folder
 from .rows import as_prompt, passages, passages_a_pass, recall_rows, scheduled
 from .secrets import counted, secrets
@@ -59,7 +59,7 @@ def prepared(config: TeachConfig) -> Material:
                 "changed",
                 "its language is not known here: of its facts, numbers and dates alone are asked",
             )
-    every = askable([fact for document in documents for fact in facts_of(document)])
+    every = teachable([fact for document in documents for fact in facts_of(document)])
     if not every:
         print("No facts were found that could be asked for: the documents are learned as text alone.", flush=True)
     control = askable([fact for document in _control_documents(config, documents) for fact in facts_of(document)])
@@ -75,7 +75,7 @@ def prepared(config: TeachConfig) -> Material:
 def teaching(made: Material, count: int, config: TeachConfig) -> Material:
     """`made` with `count` facts to teach, from all over the documents, and those of them that are asked."""
     facts = spread(made.found, count)
-    order = facts[:]
+    order = [fact for fact in facts if can_be_asked(fact)]  # the others are taught alone
     random.Random(config.seed).shuffle(order)
     # Few questions tell little of progress, and must not be many of what there is.
     apart = min(_PROGRESS, max(len(order) // 5, min(8, len(order) // 2))) if len(order) > 5 else 0

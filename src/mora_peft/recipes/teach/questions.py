@@ -2,15 +2,17 @@
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mora_peft.recipes.data import read_rows
 
+from .capitals import Capitals
 from .facts import Fact, spans
 from .language import words
 from .rows import chat_prompt
-from .wordings import key, questioned, taught
+from .wordings import key, questioned, taught, well_asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,7 +21,25 @@ _OPTIONS = 4
 
 
 def askable(facts: list[Fact]) -> list[Fact]:
-    """The facts whose held-out question has one answer, does not give it away, and is no wording that is taught."""
+    """The facts that can be asked for, among all that are taught; of several documents, by the name of theirs.
+
+    Their held-out question reads well, has one answer, does not give it away, and is no wording that is taught.
+    """
+    return [fact for fact in teachable(facts) if can_be_asked(fact)]
+
+
+def can_be_asked(fact: Fact) -> bool:
+    """Whether there is a question for `fact` that a person would understand; the others are taught alone."""
+    return well_asked(fact) is not None
+
+
+def teachable(facts: list[Fact]) -> list[Fact]:
+    """The facts of which every question, asked or taught, has the one answer and does not give it away."""
+    several = len({fact.document for fact in facts}) > 1
+    names = Capitals(fact.sentence for fact in facts).inside  # a document need not have its own twice
+    facts = [
+        replace(fact, titled=several, proper=fact.proper or fact.sentence.split(" ", 1)[0] in names) for fact in facts
+    ]
     answers, trained = defaultdict(set), set()
     for fact in facts:
         answers[key(questioned(fact))].add(key(fact.answer))

@@ -1,18 +1,22 @@
-"""English questions from statements: the verb of a sentence is found in a list, and moved or split as grammar asks."""
+"""English words by their kind, in lists: nothing here parses, and what no list has is left alone."""
 
 import re
-from itertools import pairwise
 
-_AUXILIARIES = "is are was were has have had can could must may will would should does do did".split()
+AUXILIARIES = "is are was were has have had can could must may will would should does do did".split()
+BEING = ("is", "are", "was", "were")
 _PLAIN = """
     answer apply arrive ask belong bring build buy call carry charge close come contain cost cover deliver
-    design earn employ end expire fit found get give go grow hire hold include introduce invent join keep last
+    design earn employ end expire find fit found get give go grow hire hold include introduce invent join keep last
     launch lead leave lie live make manage measure meet mix move name need offer open order own pay print
     produce publish receive recruit repair replace report require return run sell send serve ship sign sit
     sleep stand start stay store supply take teach test draw reach depend lose set sing train travel turn use
     visit wear weigh win write approve chair check choose head oversee bake roast sponsor spend enter repay
     refund settle handle process allow suggest indicate remain provide improve occur involve describe identify
-    observe perform obtain compare contribute
+    observe perform obtain compare contribute service appear die rise fall drop decline increase decrease expand gain
+    climb slip ease continue begin become see show say note expect cite tell feel know form accept complete create
+    grant deposit collect cancel clean install inspect certify develop direct found edit compose paint bind
+    limit exceed total equal appoint elect host organize organise present prepare calibrate submit release export import
+    book hand reward plant result advise
 """.split()
 _IRREGULAR = {
     "began": "begin", "became": "become", "brought": "bring", "built": "build", "bought": "buy",
@@ -20,11 +24,32 @@ _IRREGULAR = {
     "led": "lead", "left": "leave", "made": "make", "met": "meet", "paid": "pay", "ran": "run",
     "sold": "sell", "sent": "send", "stood": "stand", "took": "take", "taught": "teach", "lost": "lose",
     "drew": "draw", "sang": "sing", "set": "set", "won": "win", "wrote": "write", "chose": "choose",
-    "spent": "spend", "got": "get", "lay": "lie",
+    "spent": "spend", "got": "get", "lay": "lie", "rose": "rise", "fell": "fall", "saw": "see", "said": "say",
+    "told": "tell", "found": "find", "felt": "feel", "knew": "know", "bound": "bind",
 }  # fmt: skip
+_PARTICIPLES = {
+    "drawn": "draw", "written": "write", "chosen": "choose", "taken": "take", "given": "give", "run": "run",
+    "sung": "sing", "worn": "wear", "begun": "begin", "seen": "see", "known": "know", "shown": "show",
+    "grown": "grow", "overseen": "oversee", "become": "become", "fallen": "fall", "risen": "rise", "been": "be",
+}  # fmt: skip
+#: Verbs whose forms are nouns as well: `orders`, `costs`, `repairs`.
+_NOUNS_TOO = frozenset(
+    """
+    answer bake book call charge check clean cost cover decline decrease deposit design draw drop ease end
+    estimate export fall fit form found gain grant hand head hire host import increase last launch lead leave
+    lie limit make measure mix move name need note offer order paint plant present print process produce release
+    repair report result return reward rise roast run sell service set ship show sign sit sleep sponsor stand
+    start stay store supply test total train travel turn use visit
+    """.split()
+)
+_DOUBLED = ("ship", "fit", "drop", "slip", "submit")
+_GIVING = frozenset("give pay offer grant sell charge send cost award allow".split())
+_CHANGING = frozenset("rise fall drop decline increase decrease expand gain climb slip grow improve".split())
+_LASTING = frozenset("last take wait stay live run is are was were be".split())
 
 
-def _third(verb: str) -> str:
+def third(verb: str) -> str:
+    """`pays`, `carries`, `reaches`."""
     if verb[-1] == "y" and verb[-2] not in "aeou":
         return verb[:-1] + "ies"
     return verb + ("es" if verb.endswith(("s", "sh", "ch", "x", "o")) else "s")
@@ -33,164 +58,111 @@ def _third(verb: str) -> str:
 def _past(verb: str) -> str:
     if verb[-1] == "y" and verb[-2] not in "aeou":
         return verb[:-1] + "ied"
-    return verb + (verb[-1] if verb in ("ship", "fit") else "") + ("d" if verb.endswith("e") else "ed")
+    return verb + (verb[-1] if verb in _DOUBLED else "") + ("d" if verb.endswith("e") else "ed")
 
 
-_FORMS = {_third(verb): ("does", verb) for verb in _PLAIN} | {_past(verb): ("did", verb) for verb in _PLAIN}
-_FORMS |= {past: ("did", verb) for past, verb in _IRREGULAR.items()}
-_FORMS |= {auxiliary: (auxiliary, "") for auxiliary in _AUXILIARIES}
-_COMMON = """
-    The A An All Every Each Our New Most Staff Employees Visitors Customers Orders Invoices Managers Guests
-    Repairs Parents Shops Tours Parcels Refunds Groups Trips Accidents Forklifts Keys Lost Rooms Backups Gift
-    Letters Calls Team Children Heads Trains Expense Private Courses Language Interviews Pictures References
-    Exit Retired Spare Test Meetings Requests Claims Deliveries Returns Retailers Trainees Night Free Standard
-    Express We
-""".split()
-_LEADING = "In On At After Before Since While Although When If During For With By As Over Compared Because From".split()
-_BEING = ("is", "are", "was", "were")
-_ARTICLES = ("a", "an", "the")
-_LINKS = ("that", "which", "who", "and", "because")
-_LONGEST_SUBJECT, _LONGEST = 7, 30  # words
+_PAST_OF = {verb: past for past, verb in _IRREGULAR.items()}
+#: A finite form: the auxiliary that asks for it, and the plain verb ("" where it is an auxiliary itself).
+FORMS = {third(verb): ("does", verb) for verb in _PLAIN}
+FORMS |= {_past(verb): ("did", verb) for verb in _PLAIN if verb not in _PAST_OF}
+FORMS |= {past: ("did", verb) for past, verb in _IRREGULAR.items()}
+FORMS |= {auxiliary: (auxiliary, "") for auxiliary in AUXILIARIES}
+
+ARTICLES = ("a", "an", "the")
+PREPOSITIONS = (
+    "in on at by from to for with of under after before since until within over about between through during above "
+    "below into behind beside near against across around without via throughout "
+    "outside inside toward towards"
+).split()
 _FUNCTION = """
-    and or but nor as than then that which who whose whom when where while if because so although though not also only
+    and or but nor as than then that which who whom whose when where while if because so although though not also only
     again alone ago later earlier today yesterday tomorrow instead together too up down out off away back once twice
-    each per via between among during against through across around near behind beside above below inside outside
-    without alone here there the a an this these those its their his her our your all both any no more less most least
-    it they he she we you i to being been be
+    each per through inside outside here there the a an this these those its their his her our your all both any no
+    more less most least every it they he she we you i to being been be ahead long wide high deep old
 """.split()
-_PREPOSITIONS = "in on at by from to for with of under after before since until within over about".split()
-
-
-def question(before: str, wh: str, after: str) -> str | None:
-    """The question for what stands between `before` and `after`, which begins with `wh`; None where no verb is found.
-
-    >>> question("The kettle costs ", "how much", " in every shop.")
-    'How much does the kettle cost in every shop?'
-    >>> question("Tolva Bright was founded in ", "when", " by Ansel Coriband.")
-    'When was Tolva Bright founded by Ansel Coriband?'
-    >>> question("Trainees spend ", "how long", " with a partner.")
-    'How long do trainees spend with a partner?'
-    >>> question("", "who or what", " leads the kettle group.")
-    'Who or what leads the kettle group?'
-    """
-    if not before.strip(" "):
-        asked = clause(before, wh, after)
-        return asked and f"{_capital(asked)}?"
-    after = after.rstrip(" .!;")
-    if (parts := _parts(before, wh, after)) is None:
-        return None
-    subject, said, rest = parts
-    helper, verb = _FORMS.get(said, ("do", said))
-    return f"{_capital(wh)} {' '.join([helper, *subject, *([verb] if verb else []), *rest])}{_spaced(after)}?"
-
-
-def clause(before: str, wh: str, after: str) -> str | None:
-    """The same question as a part of a sentence, such as one that begins with "Tell me".
-
-    >>> clause("The kettle costs ", "how much", " in every shop.")
-    'how much the kettle costs in every shop'
-    >>> clause("Tolva Bright was founded in ", "when", " by Ansel Coriband.")
-    'when Tolva Bright was founded by Ansel Coriband'
-    """
-    after = after.rstrip(" .!;")
-    if not before.strip(" "):
-        return f"{wh}{after}" if starts_with_verb(after) else None
-    if (parts := _parts(before, wh, after)) is None:
-        return None
-    subject, said, rest = parts
-    return f"{wh} {' '.join([*subject, said, *rest])}{_spaced(after)}"
-
-
-def active(before: str, wh: str, after: str) -> str | None:
-    """The question for who does what is done `by` them; None where nothing is.
-
-    >>> active("The large press was built by ", "who", " in 1974.")
-    'Who built the large press in 1974?'
-    >>> active("Tours are led by ", "who", ".")
-    'Who leads tours?'
-    """
-    after = after.rstrip(" .!;")
-    if not before.rstrip().endswith(" by") or (parts := _parts(before, wh, after)) is None:
-        return None
-    subject, said, rest = parts
-    if said not in _BEING or len(rest) != 2 or _FORMS.get(rest[0], ("", ""))[0] != "did":
-        return None
-    verb = _third(_FORMS[rest[0]][1]) if said in ("is", "are") else rest[0]
-    return f"{_capital(wh)} {' '.join([verb, *subject])}{_spaced(after)}?"
-
-
-def _parts(before: str, wh: str, after: str) -> tuple[list[str], str, list[str]] | None:
-    """The subject, the first verb and the rest of what stands before the answer; None where they cannot be told."""
-    words = before.rstrip(" ,").split(" ")
-    if re.search(r"[;:()—]", before + after):  # a verb may be of another clause
-        return None
-    place = _verb_at(words)
-    if place is None or place > _LONGEST_SUBJECT or len(words) + len(after.split()) > _LONGEST:
-        return None
-    # Subjects that hold a clause, or are none.
-    if words[0] in _LEADING or any(word[-1:] == "," or word[-2:] == "ed" or word in _LINKS for word in words[1:place]):
-        return None
-    # Where a second verb or value is joined on, the question would be about both.
-    if (
-        words[-1] == "and"
-        or after.startswith(" and ")
-        or any(word == "and" and later in _FORMS for word, later in pairwise([*words[place:], *after.split()]))
-    ):
-        return None
-    subject, rest = words[:place], words[place + 1 :]
-    if words[1] in _PREPOSITIONS and words[1] != "of":  # growth in demand, but University of Ontario
-        subject[0] = subject[0].lower()
-    subject[0] = _lowered(subject[0])
-    if rest and rest[-1] in _ARTICLES:
-        rest.pop()
-    if rest and rest[-1] in _PREPOSITIONS and wh in ("when", "where"):
-        rest.pop()
-    return subject, words[place], rest
 
 
 def has_verb(text: str) -> bool:
-    """Whether the list of verbs has one of the words of `text` after its first."""
-    return not text.isascii() or _verb_at(text.rstrip().split(" ")) is not None
+    """Whether the lists have a verb among the words of `text` after its first."""
+    return not text.isascii() or verb_at(text.rstrip().split(" ")) is not None
 
 
 def starts_with_verb(text: str) -> bool:
-    """Whether the first word of `text` is a verb of the list; what is not plain English is taken to have one."""
-    return not text.isascii() or (text.split() or [""])[0] in _FORMS
+    """Whether the first word of `text` is a finite verb; what is not plain English is taken to have one."""
+    return not text.isascii() or (text.split() or [""])[0] in FORMS
 
 
 def ends_phrase(text: str) -> bool:
     """Whether what comes before `text` is the end of its phrase: no noun that belongs to it follows at once."""
     found = re.match(r" ([a-z]+)", text)
-    return found is None or found[1].endswith("ly") or found[1] in {*_FORMS, *_PLAIN, *_PREPOSITIONS, *_FUNCTION}
+    adverb = found is not None and found[1].endswith("ly") and found[1] not in ("family", "supply", "assembly", "reply")
+    return found is None or adverb or found[1] in {*FORMS, *_PLAIN, *PREPOSITIONS, *_FUNCTION}
 
 
 def is_noun(word: str) -> bool:
     """Whether `word` may be one that a name follows, such as `network`: no verb, preposition or article."""
-    others = {*_FORMS, *_PLAIN, *_PREPOSITIONS, *_ARTICLES, *_FUNCTION, "called", "named"}
-    return word.isalpha() and word not in others
+    others = {*FORMS, *_PLAIN, *PREPOSITIONS, *ARTICLES, *_FUNCTION, *_PARTICIPLES, "called", "named", "worth"}
+    return word.isalpha() and word not in others and not word.endswith(("ly", "ed")) and word not in ("late", "early")
 
 
-def _verb_at(words: list[str]) -> int | None:
+def takes_object(word: str) -> bool:
+    """Whether what is asked for may follow `word` at once: a verb, `to be`, a preposition or an article."""
+    return word.endswith(("ly", "ed", "ing")) or word in {
+        *FORMS, *_PLAIN, *PREPOSITIONS, *ARTICLES, *_PARTICIPLES, "be", "worth", "up", "down", "every", "only",
+    }  # fmt: skip
+
+
+def participle_of(word: str) -> str | None:
+    """The plain verb of a past participle that the lists have.
+
+    >>> participle_of("drawn"), participle_of("founded"), participle_of("kettle")
+    ('draw', 'found', None)
+    """
+    if word in _PARTICIPLES:
+        return _PARTICIPLES[word]
+    helper, verb = FORMS.get(word, ("", ""))
+    return verb if helper == "did" and verb else None
+
+
+def past(verb: str) -> str:
+    """`founded`, `led`."""
+    return _PAST_OF.get(verb) or _past(verb)
+
+
+def is_finite(word: str) -> bool:
+    """Whether `word` is most likely a verb with a subject of its own: no noun, such as `orders`."""
+    helper, verb = FORMS.get(word, ("", ""))
+    return bool(helper) and not (helper == "does" and verb in _NOUNS_TOO)
+
+
+def gives(words: list[str]) -> bool:
+    """Whether one of `words` takes two objects, as in "pays employees 5 crowns"."""
+    return any(word in _GIVING or FORMS.get(word, ("", ""))[1] in _GIVING for word in words)
+
+
+def changes(word: str) -> bool:
+    """Whether what is measured changes by an amount: `rose`, `fell`."""
+    return word in _CHANGING or FORMS.get(word, ("", ""))[1] in _CHANGING
+
+
+def is_plain(word: str) -> bool:
+    """Whether `word` may be a verb of which the subject is plural."""
+    return word in _PLAIN
+
+
+def lasts(word: str) -> bool:
+    """Whether the time after `word` is how long something is or takes, and no number of days to be had."""
+    return word in _LASTING or FORMS.get(word, ("", ""))[1] in _LASTING
+
+
+def verb_at(words: list[str]) -> int | None:
     """The place of the first verb after the first word: a plain form counts behind a plural, a noun before none."""
     for place in range(1, len(words)):
-        if place == 1 and words[0].lower() in _ARTICLES:
+        if place == 1 and words[0].lower() in ARTICLES:
             continue  # a lost key
         following = words[place + 1] if place + 1 < len(words) else ""
-        if words[place] in _FORMS and not (words[place] not in _AUXILIARIES and following in _FORMS):
+        if words[place] in FORMS and (words[place] in AUXILIARIES or following not in (*FORMS, *_PLAIN)):
             return place
         if words[place] in _PLAIN and words[place - 1].endswith("s"):
             return place
     return None
-
-
-def _lowered(word: str) -> str:
-    """The first word of a sentence as it is within one: names keep their capitals."""
-    return word.lower() if word in _COMMON else word
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _spaced(text: str) -> str:
-    return text if not text or text[0] in ",;:" else " " + re.sub(r"^\s+", "", text)

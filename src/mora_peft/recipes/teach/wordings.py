@@ -5,11 +5,14 @@ Each row has a prompt and what follows. Chats (`chat` true) are written with the
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from . import russian
+from .english import active, clause, question
 from .facts import Fact
-from .verbs import active, clause, is_noun, question
+from .question_words import NAMING, UNSAID, is_named, question_word, with_noun
+from .verbs import ARTICLES, gives, takes_object
 
 
 class Row(NamedTuple):
@@ -31,7 +34,7 @@ class Words:
     cell: tuple[str, ...]  # a table's cell as text, up to its value
     cell_questions: tuple[str, ...]  # taught
     cell_asked: str  # never taught
-    wh: dict[str, str]  # question words by the kind of an answer; "" for all other kinds
+    under: str  # a question with the title of its document
 
 
 WORDS = {
@@ -48,12 +51,8 @@ WORDS = {
             "What is the {column} of {entity}?", "Tell me the {column} of {entity}.", "{entity}: {column}?",
             "Do you know the {column} of {entity}?",
         ),
-        cell_asked="I am looking at {entity} in {topic}. Which {column} does it have?",
-        wh={
-            "date": "when", "time": "what time", "money": "how much", "percent": "what percentage",
-            "code": "which code", "quantity": "how many", "duration": "how long",
-            "number": "which number", "place": "where", "maker": "who", "name": "who or what", "": "what",
-        },
+        cell_asked='What does the table "{topic}" give as "{head}" for {entity}?',
+        under='According to "{title}", {question}',
     ),
     "ru": Words(
         gap="Заполните пропуск: {before}____{after}",
@@ -63,11 +62,7 @@ WORDS = {
         cell=("{topic}. {column} ({entity}):", "{topic} | {entity} | {column} |"),
         cell_questions=("Что указано для «{entity}» в графе «{column}»?", "{entity}: {column}?"),
         cell_asked="Меня интересует {entity} ({topic}). Какое значение имеет {column}?",
-        wh={
-            "date": "когда", "time": "в какое время", "money": "сколько денег",
-            "percent": "сколько процентов", "code": "какой код", "quantity": "сколько", "number": "сколько",
-            "name": "кто или что", "": "что",
-        },
+        under="«{title}»: {question}",
     ),
     "zh": Words(
         gap="填空：{before}____{after}",
@@ -77,16 +72,10 @@ WORDS = {
         cell=("{topic}。{entity}的{column}是", "{topic} | {entity} | {column} |"),
         cell_questions=("{entity}的{column}是什么？", "{entity}：{column}？"),
         cell_asked="请查一下{topic}里的{entity}，{column}那一栏写的是什么？",
-        wh={
-            "date": "什么时候", "time": "几点", "money": "多少钱", "percent": "百分之多少", "code": "什么编号",
-            "quantity": "多少", "number": "多少", "name": "谁或什么", "": "什么",
-        },
+        under="《{title}》：{question}",
     ),
 }  # fmt: skip
-
-
-_DURATION = re.compile(r"(?:second|minute|hour|day|week|month|year)s?\b")
-_UNIT = re.compile(r"^[\d.,]+ ((?:square |cubic )?[a-z]{3,}s)$")
+_COMMON = frozenset("about from with that this what when which into their your more".split())
 
 
 def taught(fact: Fact) -> list[Row]:
@@ -105,62 +94,99 @@ def taught(fact: Fact) -> list[Row]:
     moved, asked = _moved(fact, question), [_in_place(fact)]
     if moved is not None:
         asked += [moved, *(text.format(clause=_moved(fact, clause), **parts) for text in words.asked)]
-    held_out = key(questioned(fact))
-    return rows + [Row(text, fact.answer, True) for text in asked if key(text) != held_out]
+    held_out = {key(questioned(fact)), key(questioned(replace(fact, titled=False)))}
+    return rows + [Row(text, fact.answer, True) for text in asked if key(text) not in held_out]
 
 
 def questioned(fact: Fact) -> str:
     """The wording that a fact is asked for in, and never taught in: a question as a person would put it."""
+    return well_asked(fact) or _in_place(fact)
+
+
+def well_asked(fact: Fact) -> str | None:
+    """The question for `fact` where the rules are sure that it reads well; None where it is to be taught alone."""
     words, parts = WORDS.get(fact.language, WORDS["en"]), _parts(fact)
     if fact.entity:
         return words.cell_asked.format(**parts)
-    return _moved(fact, active) or _moved(fact, question) or _in_place(fact)
+    asked = _moved(fact, active) or _moved(fact, question)
+    if asked is None and _reads_well_in_place(fact, parts):
+        asked = _in_place(fact)
+    if asked is None or not fact.titled or _names(asked, fact.title):
+        return asked
+    lead = asked if _keeps_capital(fact, asked) else asked[:1].lower() + asked[1:]
+    return words.under.format(question=lead, **parts)
 
 
-#: After these verbs a term says what something is called: it does not tell one such thing from another.
-_NAMING = frozenset("call calls called name names named term terms termed".split())
-
-
-def _moved(fact: Fact, form: Callable[[str, str, str], str | None]) -> str | None:
-    """A question by the rules of English; None in other languages, and where the rules do not reach."""
-    if fact.language in ("ru", "zh"):
+def _moved(fact: Fact, form: Callable[[str, str, str, bool], str | None]) -> str | None:
+    """A question with its question word in front; None where the rules, of English and Russian, do not reach."""
+    before, after = (part := _parts(fact))["before"], part["after"]
+    if fact.language == "ru":
+        return russian.question(before, question_word(fact), after, fact.proper) if form is question else None
+    if fact.language != "en":
         return None
-    words, parts = WORDS.get(fact.language, WORDS["en"]), _parts(fact)
-    before, wh = parts["before"], _wh(fact, words)
+    noun = with_noun(fact, before)
+    before, wh = noun or (before, question_word(fact))
     said = before.split()
-    named = fact.kind in ("term", "code", "number") and len(said) > 2 and not _NAMING & set(said)
-    if named and is_noun(said[-1]) and said[-2] != "to":
-        # `the network "Guest"`: which network.
-        before, wh = " ".join(said[:-1]), f"which {said[-1]}"
-    return form(before, wh, parts["after"])
+    second = (fact.kind in ("quantity", "money") and gives(said)) or (fact.kind == "term" and NAMING & set(said))
+    if said and not takes_object(said[-1].lower()) and not second:
+        return None  # a noun that belongs to the answer, or another phrase
+    if noun is None and (wh in UNSAID or (fact.kind == "term" and not is_named(fact, before, wh))):
+        return None
+    return form(before, wh, after, fact.proper)
+
+
+_LONGEST_IN_PLACE = 14  # words
+_JOINED = re.compile(r"[,:()\[\]“”\"—±]| (?:and|or) ")
+
+
+def _reads_well_in_place(fact: Fact, parts: dict[str, str]) -> bool:
+    """Whether the sentence is a question with a question word in the answer's place: a short one that ends with it."""
+    before, after = parts["before"], parts["after"]
+    if fact.language not in WORDS:
+        return fact.kind not in ("name", "term")  # better than no proof at all
+    if fact.language == "zh":
+        return len(before) + len(after) < 40 and "，" not in after
+    if after.strip(" .!") or len(before.split()) > _LONGEST_IN_PLACE:
+        return False
+    if fact.language == "ru":
+        labelled = re.fullmatch(r"[^,;:()]+: ", before) is not None
+        return labelled or (fact.kind in ("quantity", "percent", "money", "number") and not before.endswith("течение "))
+    said = before.split()
+    if not said or _JOINED.search(before) or not takes_object(said[-1]) or said[-1] in ARTICLES:
+        return False
+    wh = question_word(fact)
+    if wh in UNSAID or (wh in ("when", "where") and said[-1] in ("in", "on", "at", "of", "for")):
+        return False
+    return wh != "who or what" and (fact.kind != "term" or is_named(fact, before, wh))
 
 
 def _in_place(fact: Fact) -> str:
     """The sentence with a question word where the answer was: good Chinese, and plain enough elsewhere."""
-    words, parts = WORDS.get(fact.language, WORDS["en"]), _parts(fact)
-    asked = (parts["before"] + _wh(fact, words) + parts["after"]).rstrip(" .!;。！；")
+    parts = _parts(fact)
+    wh = question_word(fact)
+    wh = "whom" if wh == "who" and parts["before"].endswith(" by ") else wh
+    asked = (parts["before"] + wh + parts["after"]).rstrip(" .!;。！；")
     return _capital(asked) + ("？" if fact.language == "zh" else "?")
 
 
-def _wh(fact: Fact, words: Words) -> str:
-    """The question word for a fact's answer: for its kind, or more narrowly for what stands before it or in it."""
-    kind, before = fact.kind, fact.sentence[: fact.start].split()
-    if kind == "quantity" and _DURATION.search(fact.answer) and not fact.sentence.startswith(" of ", fact.end):
-        kind = "duration"
-    if kind == "name" and before:
-        kind = "place" if before[-1] in ("in", "at", "behind", "beside") else "maker" if before[-1] == "by" else kind
-    if kind == "quantity" and (unit := _UNIT.search(fact.answer)):
-        return f"{words.wh[kind]} {unit[1]}"
-    return words.wh.get(kind) or words.wh.get(fact.kind, words.wh[""])
+def _names(question: str, title: str) -> bool:
+    """Whether `question` has one of the title's words that say something, or the title has none."""
+    said = [word for word in re.findall(r"\w{4,}", title.lower()) if word not in _COMMON] or list(title.lower())
+    return any(word.rstrip("s") in question.lower() for word in said)
+
+
+def _keeps_capital(fact: Fact, asked: str) -> bool:
+    return fact.proper and asked.startswith(fact.sentence.split()[0])
 
 
 def _parts(fact: Fact) -> dict[str, str]:
     before, after = fact.sentence[: fact.start], fact.sentence[fact.end :]
     if fact.kind == "term":  # its quotation marks would stay behind
         before, after = before.rstrip('“"«『「《'), re.sub(r'^([.,;]?)[”"»』」》]', r"\1", after)
+    small = fact.column[:1].lower() + fact.column[1:]
     return {
         "before": before, "after": after, "title": fact.title, "topic": fact.topic, "entity": fact.entity,
-        "column": fact.column if fact.column.isupper() else fact.column[:1].lower() + fact.column[1:],
+        "head": fact.column, "column": fact.column if fact.column.isupper() else small,
     }  # fmt: skip
 
 
