@@ -54,12 +54,16 @@ def main() -> None:
 def shown(proof: dict) -> dict:
     """A proof as it is kept: paths as from the repository's root, and every tenth loss."""
     for name in ("folder", "model", "output", "questions", "control"):
-        value = proof["config"][name]
-        proof["config"][name] = str(Path(value).relative_to(ROOT)) if value and Path(value).is_absolute() else value
+        proof["config"][name] = from_root(proof["config"][name])
     proof["model"] = Path(proof["model"]).name
     for method in proof["methods"]:
         method["history"] = method["history"][::10]
+        method["forgetting"]["data"] = from_root(method["forgetting"]["data"])
     return proof
+
+
+def from_root(path: str | None) -> str | None:
+    return str(Path(path).relative_to(ROOT)) if path and Path(path).is_absolute() else path
 
 
 def write_files(name: str, split: str, folder: Path, count: int) -> Path:
