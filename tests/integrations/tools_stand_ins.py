@@ -1,6 +1,6 @@
 """What the plugins use of Axolotl and ms-swift, for where these are not installed: the real names and signatures.
 
-Written from Axolotl 0.19.0 and ms-swift 4.6.0; `test_contracts.py` compares where these are installed.
+Written from Axolotl 0.19.0 and ms-swift 4.6.0; `test_contracts.py` compares them with the source of these.
 """
 
 import sys
