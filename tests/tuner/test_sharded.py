@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from mora_peft.recipes.relora import merge_and_reset
+from mora_peft.tuner.sharding import trained_state
 
 STEPS, OPERATORS = 3, ("sharing", "rotation")
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
@@ -63,11 +64,15 @@ def process(rank: int, port: int, folder: str) -> None:
         assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
         losses = trained(model, rank)
         whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        trained_alone = trained_state(model)
         before = logits(model, "llama")
         merge_and_reset(model, seed=0)
         after = logits(model, "llama")
         if rank == 0:
-            adapter = get_peft_model_state_dict(model, state_dict=whole)
+            adapter = get_peft_model_state_dict(model, state_dict=trained_alone)
+            expected = get_peft_model_state_dict(model, state_dict=whole)
+            assert adapter.keys() == expected.keys() and len(trained_alone) < len(whole)
+            assert all(torch.equal(adapter[name], expected[name]) for name in adapter)
             save_file(
                 adapter | {"losses": losses, "before": before, "after": after}, f"{folder}/{operator}.safetensors"
             )

@@ -146,7 +146,7 @@ def _train(
         ranks.say(f"Keeping the weights of step {kept}, whose loss is the lowest.")
     if status == "finished" and forgetting:
         forgetting.after(trainer.model, trainer.processing_class)
-    gathered = trainer.whole_state()
+    gathered = trainer.whole_state(of_base=_saves_model(config))
     if ranks.is_first():
         _finish(config, trainer, tuned, start_weights, gathered, {
             "status": status,

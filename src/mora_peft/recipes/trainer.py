@@ -16,6 +16,7 @@ from trl import SFTTrainer
 from trl.trainer import sft_trainer
 
 from mora_peft.errors import UserError, is_disk_full
+from mora_peft.tuner.sharding import trained_state
 
 from . import checkpoints, streaming
 from .decoding import evaluating
@@ -116,10 +117,15 @@ class RecipeTrainer(SFTTrainer):
                 f"The weights are no longer finite after step {self.state.global_step}: try a lower learning rate."
             )
 
-    def whole_state(self) -> dict[str, torch.Tensor] | None:
-        """All weights by name, gathered by all processes together where each holds a part (FSDP, ZeRO-3); else None."""
+    def whole_state(self, of_base: bool) -> dict[str, torch.Tensor] | None:
+        """All weights by name, gathered by all processes together where each holds a part (FSDP, ZeRO-3); else None.
+
+        Of FSDP2 those of the frozen base are left out, unless they are asked for.
+        """
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             return None
+        if self.accelerator.is_fsdp2 and not of_base:
+            return trained_state(self.accelerator.unwrap_model(self.model_wrapped))
         return self.accelerator.get_state_dict(self.model_wrapped)
 
     def restore(self, checkpoint: Path) -> None:

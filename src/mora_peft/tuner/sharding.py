@@ -49,3 +49,12 @@ def shared_out(tensor: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """What `model` trains, and its buffers, by name: whole and on the CPU, gathered one by one by all processes.
+
+    The frozen base stays where it is, so that saving an adapter takes no more memory than the adapter.
+    """
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return {name: whole(tensor.detach()).cpu() for name, tensor in (*trained, *model.named_buffers())}
