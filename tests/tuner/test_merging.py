@@ -6,17 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import get_peft_model
-from tiny_models import ARCHITECTURES, adapted, add, base_weights, logits, mora_config, mora_layers, same
+from tiny_models import ARCHITECTURES, OPERATORS, adapted, add, base_weights, logits, mora_config, mora_layers, same
 from torch.testing import assert_close
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
-OPERATORS = [
-    {"operator": "sharing"},
-    {"operator": "rotation"},
-    {"operator": "rotation", "fold": True, "scaling": 0.5},
-    {"operator": "decoupling"},
-    {"operator": "truncation"},
-]
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 
 

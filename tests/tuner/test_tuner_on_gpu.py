@@ -3,18 +3,11 @@
 import pytest
 import torch
 from peft import PeftModel
-from tiny_models import ARCHITECTURES, adapted, add, base_weights, inputs, same
+from tiny_models import ARCHITECTURES, OPERATORS, adapted, add, base_weights, inputs, same
 from torch.testing import assert_close
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
-OPERATORS = [
-    {"operator": "sharing"},
-    {"operator": "rotation"},
-    {"operator": "rotation", "fold": True, "scaling": 0.5},
-    {"operator": "decoupling"},
-    {"operator": "truncation"},
-]
 every_operator = pytest.mark.parametrize("options", OPERATORS, ids=str)
 
 

@@ -138,6 +138,16 @@ ARCHITECTURES = {
 }
 
 
+#: Options of adapters that between them take every way through an operator.
+OPERATORS = [
+    {"operator": "sharing"},
+    {"operator": "rotation"},
+    {"operator": "rotation", "fold": True, "scaling": 0.5},
+    {"operator": "decoupling"},
+    {"operator": "truncation"},
+]
+
+
 def inputs(name: str, batch: int = 3, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     tokens = 1 + (torch.arange(batch * 8).view(batch, 8) * 7) % 90
     numbers = torch.sin(torch.arange(batch * 192.0)).view(batch, 192).to(dtype)
