@@ -216,6 +216,9 @@ def test_every_method_is_held_against_lora():
     )
     _, notes = said(found)
     assert "Against LoRA at 50.5\u00a0%, better: MoRA; no difference seen: miss; worse: ia3." in notes
+    # A single seed within LoRA's interval is no difference either.
+    _, notes = said(seeds("mora", [0.9, 0.91]) + seeds("lora", [0.5, 0.7]) + [run("miss", scores=(0, 0.6))])
+    assert "no difference seen: MoRA and miss." in notes
 
 
 def test_pace_tells_who_came_first_and_who_did_not_come():

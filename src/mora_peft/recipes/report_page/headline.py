@@ -69,7 +69,7 @@ def standing(comparison: Comparison, rivals: list[Group]) -> str:
         score = comparison.score(group)
         if group is reference:
             continue
-        if score.mean == mine.mean or (score.n > 1 and mine.n > 1 and score.overlaps(mine)):
+        if score.overlaps(mine):
             level.append(group.label)
         else:
             (better if metric.better(score.mean, mine.mean) else worse).append(group.label)

@@ -105,5 +105,6 @@ class Estimate:
         return cls(centre, centre - half, centre + half, n)
 
     def overlaps(self, other: "Estimate") -> bool:
-        """Whether two intervals share a point; only for estimates that have one."""
-        return self.low <= other.high and other.low <= self.high
+        """Whether two intervals share a point; of one seed there is only the point."""
+        ends = [(e.mean, e.mean) if e.low is None else (e.low, e.high) for e in (self, other)]
+        return max(low for low, _ in ends) <= min(high for _, high in ends)
