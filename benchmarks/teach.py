@@ -1,8 +1,8 @@
 """What `mora teach` teaches: the handbook of examples/, MoRA beside LoRA, or real text written out as files.
 
     python benchmarks/teach.py handbook --own --passes 2 --seeds 0 1 2
-    python benchmarks/teach.py beige-book --facts 60 --passes 2
-    python benchmarks/teach.py plos --facts 60 --passes 2
+    python benchmarks/teach.py beige-book --passes 2
+    python benchmarks/teach.py plos --passes 2
 
 The last two need the data in ../shared/data. Each seed's proof is kept in benchmarks/results/teach/, without the curves
 of every step.
@@ -10,7 +10,9 @@ of every step.
 
 import argparse
 import json
+from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 from mora_peft.recipes.files import write_json
 from mora_peft.recipes.teach.settings import TeachConfig
@@ -19,7 +21,22 @@ from mora_peft.recipes.teach.teach import teach
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results" / "teach"
-SOURCES = {"beige-book": ("finance/beige_book", 12), "plos": ("biomedical/plos_text", 12)}
+
+
+class Source(NamedTuple):
+    """Rows of a data set, of which several make a document: those whose ids begin alike."""
+
+    data: str
+    title: str
+    prefix: str  # of an id, left out of the title
+    characters: int | None  # of an id that name the document; None for all up to the row's number
+    documents: int  # that are taught
+
+
+SOURCES = {
+    "beige-book": Source("finance/beige_book", "Beige Book", "", len("2010-12"), 40),
+    "plos": Source("biomedical/plos_text", "PLOS article", "10.1371/journal.", None, 60),
+}
 
 
 def main() -> None:
@@ -38,8 +55,9 @@ def main() -> None:
     if options.what in SOURCES:
         versus = None
         folder = ROOT / "runs" / "teach" / f"{options.what}-files"
-        control = str(write_files(options.what, "test", folder.with_name(f"{options.what}-control"), 3))
-        write_files(options.what, "train", folder, SOURCES[options.what][1])
+        source = SOURCES[options.what]
+        control = str(write_files(source, "test", folder.with_name(f"{options.what}-control")))
+        write_files(source, "train", folder, source.documents)
     for seed in options.seeds:
         output = ROOT / "runs" / "teach" / f"{options.what}-seed{seed}"
         teach(
@@ -66,15 +84,18 @@ def from_root(path: str | None) -> str | None:
     return str(Path(path).relative_to(ROOT)) if path and Path(path).is_absolute() else path
 
 
-def write_files(name: str, split: str, folder: Path, count: int) -> Path:
-    """The first rows of a data set as files, in turn as PDF, Word, HTML and text; return the folder."""
-    source = DATA / f"{SOURCES[name][0]}.{split}.jsonl"
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()[:count]]
+def write_files(source: Source, split: str, folder: Path, count: int | None = None) -> Path:
+    """The first documents of a data set as files, in turn as PDF, Word, HTML and text; return the folder."""
+    documents = defaultdict(dict)
+    for line in (DATA / f"{source.data}.{split}.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        name, number = row["id"].split("#")
+        documents[name[: source.characters]][name, int(number)] = row["text"]
     folder.mkdir(parents=True, exist_ok=True)
-    for number, row in enumerate(rows):
-        title = f"{name} {row['id'].split('/')[-1]}"
+    for number, (name, rows) in enumerate(list(documents.items())[:count]):
+        paragraphs = [paragraph for _, text in sorted(rows.items()) for paragraph in text.split("\n")]
         writer = (_pdf, _docx, _html, _text)[number % 4]
-        writer(folder / f"{number:02d}", title, row["text"].split("\n"))
+        writer(folder / f"{number:02d}", f"{source.title} {name.removeprefix(source.prefix)}", paragraphs)
     return folder
 
 

@@ -10,8 +10,12 @@ import os
 import signal
 import sys
 
+import fsdp_on_cpu
+
 from mora_peft.recipes import streaming, train
 from mora_peft.recipes.trainer import RecipeTrainer
+
+fsdp_on_cpu.allow()
 
 ORIGINAL = RecipeTrainer.training_step
 

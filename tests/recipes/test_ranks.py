@@ -23,6 +23,8 @@ LAUNCHERS = {
     # On CPUs too: without --multi_gpu Accelerate starts one process there, whatever --num_processes says.
     "accelerate launch": "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 "
     "--mixed_precision no --dynamo_backend no",
+    "fsdp": "-m accelerate.commands.launch --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP "
+    "--num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no",
     "deepspeed": "-m accelerate.commands.launch --use_deepspeed --zero_stage 3 --zero3_save_16bit_model true "
     "--num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no",
 }
@@ -111,6 +113,24 @@ def test_accelerate_launches_the_same_run(settings, tmp_path, monkeypatch):
     launched = launch([case | {"in_memory": 0} for case in cases], tmp_path, "accelerate launch")
     assert launched.returncode == 0, launched.stderr
     assert list((tmp_path / "cache").rglob("*.arrow"))
+    for case in cases:
+        expected = train.train(train.TrainConfig(**case | {"output": case["output"] + ", one process"}))
+        check_same(Path(case["output"]), expected)
+
+
+@pytest.mark.parametrize("loading", ["true", "false"])
+def test_a_run_whose_weights_FSDP_has_split(loading, settings, tmp_path, monkeypatch):
+    """On CPUs, where Accelerate would pass over it; `loading`: the first process alone reads the base."""
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", loading)
+    settings |= {"batch_size": 4, "dtype": "float32", "learning_rate": 1e-2}
+    cases = [settings | {"method": name, "method_options": options, "output": str(tmp_path / name)}
+             for name, options in (METHODS | {"full": {}}).items()]  # fmt: skip
+    launch([cases[0] | {"ending": {"kill": 5}}], tmp_path, "fsdp")
+    assert checkpoints.latest(tmp_path / "mora").name == "checkpoint-4"
+    with pytest.raises(UserError, match="written under FSDP, and cannot be read without it"):
+        train.train(train.TrainConfig(**cases[0]))
+    launched = launch(cases, tmp_path, "fsdp")
+    assert launched.returncode == 0, launched.stderr
     for case in cases:
         expected = train.train(train.TrainConfig(**case | {"output": case["output"] + ", one process"}))
         check_same(Path(case["output"]), expected)

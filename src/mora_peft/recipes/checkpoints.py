@@ -4,8 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+from mora_peft.errors import UserError
+
 _MANIFEST = "manifest.json"
 _KEPT = 2  # the last one, and the one before should the last be damaged
+_IN_PARTS = {"FSDP": "pytorch_model_fsdp*", "DeepSpeed": "global_step*"}  # how each names what others cannot read
 
 
 def seal(folder: Path) -> None:
@@ -44,6 +47,17 @@ def drop_old(output: Path, but: Path | None = None) -> None:
 def step_of(folder: Path) -> int:
     """The step after which a checkpoint was written."""
     return int(folder.name.removeprefix("checkpoint-"))
+
+
+def check_engine(folder: Path, engine: str) -> None:
+    """UserError where `engine`, "FSDP", "DeepSpeed" or "", is another than wrote the checkpoint, and cannot read it."""
+    wrote = next((name for name, files in _IN_PARTS.items() if any(folder.glob(files))), "")
+    if wrote != engine:
+        raise UserError(
+            f"{folder} was written {f'under {wrote}' if wrote else 'by processes that each hold all weights'}, and "
+            f"cannot be read {f'under {engine}' if engine else 'without it'}: start the run as it was started before, "
+            "or anew with --fresh."
+        )
 
 
 def _loss(folder: Path) -> float | None:

@@ -86,7 +86,7 @@ class MergeAndReset(TrainerCallback):
             return
         self.merges += 1
         for parameter in merge_and_reset(model, seed=args.seed * 1_000_003 + self.merges):
-            optimizer.state.pop(parameter, None)
+            _forget(optimizer, parameter)
         self._lay_out(model)
 
     def on_save(self, args, state, control, model, **kwargs):
@@ -187,6 +187,19 @@ def merge_and_reset(model: PeftModel, seed: int) -> list[Tensor]:
         B.zero_()
         parameters += [A, B]
     return parameters
+
+
+def _forget(optimizer: torch.optim.Optimizer, parameter: Tensor) -> None:
+    """Let the optimizer know no more of `parameter` than before the first step.
+
+    Sharded, its records become zeros instead: PyTorch gives an optimizer without any some when it saves them, by a step
+    that is counted.
+    """
+    if not isinstance(parameter, DTensor):
+        optimizer.state.pop(parameter, None)
+        return
+    for record in optimizer.state[parameter].values():
+        record.zero_()
 
 
 def _sharded(model: nn.Module) -> bool:

@@ -121,6 +121,7 @@ def _train(
         claim(config)
     resume = checkpoints.latest(output)
     if resume:
+        checkpoints.check_engine(resume, trainer.engine)
         ranks.say(f"Going on from {resume}.")
     if forgetting:
         forgetting.before(trainer.model, trainer.processing_class)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerState
@@ -117,16 +118,29 @@ class RecipeTrainer(SFTTrainer):
                 f"The weights are no longer finite after step {self.state.global_step}: try a lower learning rate."
             )
 
+    @property
+    def engine(self) -> str:
+        """What splits the weights among the processes: "FSDP", "DeepSpeed", or "" where nothing does."""
+        return "FSDP" if self.is_fsdp_enabled else "DeepSpeed" if self.is_deepspeed_enabled else ""
+
     def whole_state(self, of_base: bool) -> dict[str, torch.Tensor] | None:
         """All weights by name, gathered by all processes together where each holds a part (FSDP, ZeRO-3); else None.
 
-        Of FSDP2 those of the frozen base are left out, unless they are asked for.
+        Of FSDP2 those of the frozen base are left out, unless they are asked for. With them an adapter is merged, which
+        also takes all processes, and the names are the base's own.
         """
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+        if not self.engine:
             return None
+        model = self.accelerator.unwrap_model(self.model_wrapped)
         if self.accelerator.is_fsdp2 and not of_base:
-            return trained_state(self.accelerator.unwrap_model(self.model_wrapped))
-        return self.accelerator.get_state_dict(self.model_wrapped)
+            return trained_state(model)
+        if of_base and hasattr(model, "merge_and_unload"):
+            for module in model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()  # what a forward pass has left whole would be thrown away, merged or not
+            model.merge_and_unload()
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        return {name.removeprefix("base_model.model."): tensor for name, tensor in state.items()} if of_base else state
 
     def restore(self, checkpoint: Path) -> None:
         """Take over weights and records of the checkpoint of a last step, after which `train` would add one more."""
