@@ -1,5 +1,6 @@
 """What every test shares: the same examples on every run, and no deadline on a busy machine."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,15 @@ def tiny_model(tmp_path_factory) -> str:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def servable_model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model with heads as large as vLLM asks for, and weights large enough that answers vary."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("servable")
+    shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
+    config = AutoConfig.from_pretrained(tiny_model, head_dim=32, initializer_range=0.3)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder

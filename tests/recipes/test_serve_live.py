@@ -6,7 +6,6 @@ import json
 import os
 import re
 import runpy
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,15 +22,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 
 
 @pytest.fixture(scope="module")
-def base(tiny_model, tmp_path_factory) -> Path:
-    """The tiny model with heads as large as vLLM asks for, and weights large enough that answers vary."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    folder = tmp_path_factory.mktemp("base")
-    shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
-    config = AutoConfig.from_pretrained(tiny_model, head_dim=32, initializer_range=0.3)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
+def base(servable_model) -> Path:
+    return servable_model
 
 
 @pytest.fixture(scope="module")
