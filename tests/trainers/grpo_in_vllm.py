@@ -43,10 +43,8 @@ def of_merged(trainer: GRPOTrainer) -> list[float]:
 
 
 class Compare(TrainerCallback):
-    found: list = []
-
     def on_step_end(self, *args, **kwargs):
-        self.found.append((of_vllm(trainer), of_merged(trainer)))
+        steps.append((of_vllm(trainer), of_merged(trainer)))
 
 
 trainer = GRPOTrainer(
@@ -71,8 +69,8 @@ trainer = GRPOTrainer(
     train_dataset=Dataset.from_dict({"prompt": ["Name a river.", "Name a fruit."]}),
     peft_config=MoraConfig(r=4, target_modules="all-linear", operator=operator, task_type="CAUSAL_LM"),
 )
-start = of_vllm(trainer)
+start, steps = of_vllm(trainer), []
 trainer.add_callback(Compare())
 trainer.train()
 with open(result, "w") as file:
-    json.dump({"start": start, "steps": Compare.found}, file)
+    json.dump({"start": start, "steps": steps}, file)
