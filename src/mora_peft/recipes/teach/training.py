@@ -25,6 +25,7 @@ _MEASUREMENTS = 8  # in a run
 _ENOUGH = 0.99  # recall
 _PATIENCE = 3  # measurements without a new best
 _SETTLED = 0.75  # of all steps, after which recall is expected to grow steadily
+_FOR_STEPS = 0.9  # of the time; the rest is for measurements and checkpoints
 # Training may take this much longer than planned before it is cut off, so that the schedule ends in most cases.
 _SLACK = 1.25
 
@@ -83,14 +84,19 @@ def step_seconds(
 
 def facts_in_time(config: TeachConfig, seconds: float, facts: int, recall: int, texts: int) -> int:
     """How many of `facts` facts, which have `recall` rows, can be seen a few times in config.minutes; not below 16."""
-    in_a_pass = 60 * config.minutes / seconds * config.batch_size / FEW - passages_a_pass(recall, texts, config)
+    in_a_pass = steps_in_time(config, seconds) * config.batch_size / FEW - passages_a_pass(recall, texts, config)
     return min(facts, max(16, int(facts * in_a_pass / max(1, recall))))
 
 
 def planned_steps(config: TeachConfig, rows: int, seconds: float | None) -> int:
     """Steps for all passes of `rows` each, or as many as fit into the time at `seconds` a step, if that is less."""
     wanted = max(1, round(config.passes * rows / config.batch_size))
-    return wanted if seconds is None else max(1, min(wanted, int(60 * config.minutes / seconds)))
+    return wanted if seconds is None else max(1, min(wanted, steps_in_time(config, seconds)))
+
+
+def steps_in_time(config: TeachConfig, seconds: float) -> int:
+    """How many steps of so many seconds fit into config.minutes."""
+    return int(60 * _FOR_STEPS * config.minutes / seconds)
 
 
 class EnoughLearned(TrainerCallback):
