@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,18 +25,24 @@ LAUNCHERS = {
     "accelerate launch": "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 "
     "--mixed_precision no --dynamo_backend no",
     "fsdp": "-m accelerate.commands.launch --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP "
-    "--num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no",
+    "--fsdp_cpu_ram_efficient_loading {loading} --num_processes 2 --num_machines 1 --mixed_precision no "
+    "--dynamo_backend no",
     "deepspeed": "-m accelerate.commands.launch --use_deepspeed --zero_stage 3 --zero3_save_16bit_model true "
     "--num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no",
 }
 
 
-def launch(cases: list[dict], folder: Path, launcher: str = "torchrun") -> subprocess.CompletedProcess:
-    """Train the cases in two processes that `launcher` starts."""
+def launch(cases: list[dict], folder: Path, launcher: str = "torchrun", **told) -> subprocess.CompletedProcess:
+    """Train the cases in two processes that `launcher` starts, which is `told` what its command has braces for."""
     file = folder / "cases.json"
     file.write_text(json.dumps(cases))
     return subprocess.run(
-        [sys.executable, *LAUNCHERS[launcher].split(), str(Path(__file__).with_name("in_ranks.py")), str(file)],
+        [
+            sys.executable,
+            *LAUNCHERS[launcher].format(**told).split(),
+            str(Path(__file__).with_name("in_ranks.py")),
+            str(file),
+        ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -119,21 +126,65 @@ def test_accelerate_launches_the_same_run(settings, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("loading", ["true", "false"])
-def test_a_run_whose_weights_FSDP_has_split(loading, settings, tmp_path, monkeypatch):
+def test_a_run_whose_weights_FSDP_has_shared_out(loading, settings, tmp_path, monkeypatch):
     """On CPUs, where Accelerate would pass over it; `loading`: the first process alone reads the base."""
-    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", loading)
     settings |= {"batch_size": 4, "dtype": "float32", "learning_rate": 1e-2}
-    cases = [settings | {"method": name, "method_options": options, "output": str(tmp_path / name)}
-             for name, options in (METHODS | {"full": {}}).items()]  # fmt: skip
-    launch([cases[0] | {"ending": {"kill": 5}}], tmp_path, "fsdp")
-    assert checkpoints.latest(tmp_path / "mora").name == "checkpoint-4"
-    with pytest.raises(UserError, match="written under FSDP, and cannot be read without it"):
-        train.train(train.TrainConfig(**cases[0]))
-    launched = launch(cases, tmp_path, "fsdp")
+    methods = METHODS | {"full": {}}
+
+    def case(method: str, name: str, **ending) -> dict:
+        own = {"output": str(tmp_path / f"{method} {name}"), "method": method, "method_options": methods[method]}
+        return settings | own | ({"ending": ending} if ending else {})
+
+    def one(method: str, name: str) -> Path:
+        return train.train(train.TrainConfig(**case(method, name)))
+
+    for method in methods:
+        stopped(train.TrainConfig(**case(method, "one, then two")), 5, monkeypatch)
+    cases = [case(method, "two, then one", stop=5) for method in methods]
+    cases += [case(method, "one, then two") for method in methods]
+    cases += [case("mora", "two") | {"keep": "best", "checkpoint_every": 3}, case("mora", "killed", kill=5)]
+    launched = launch(cases, tmp_path, "fsdp", loading=loading)
+    assert launched.returncode != 0 and "Signal 9" in launched.stderr, launched.stderr
+    launched = launch([case("mora", "killed")], tmp_path, "fsdp", loading=loading)
+    assert launched.returncode == 0 and "Going on from" in launched.stdout, launched.stderr
+
+    for method in methods:
+        expected = one(method, "one")
+        check_same(tmp_path / f"{method} one, then two", expected)
+        assert checkpoints.latest(tmp_path / f"{method} two, then one").name == "checkpoint-4"
+        check_same(one(method, "two, then one"), expected)
+    check_same(tmp_path / "mora two", tmp_path / "mora one")
+    check_same(tmp_path / "mora killed", tmp_path / "mora one")
+
+
+def test_embeddings_that_FSDP_has_shared_out(settings, tiny_model, tmp_path):
+    """Trained beside an adapter, as one weight with two names, on a base from a configuration."""
+    config = json.loads(Path(tiny_model, "config.json").read_text()) | {"tie_word_embeddings": True}
+    folder = shutil.copytree(tiny_model, tmp_path / "tied")
+    (folder / "config.json").write_text(json.dumps(config))
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(json.dumps({"text": f"Ship {number} sailed the sea. " * 4}) for number in range(60)))
+    settings |= {
+        "model": str(folder / "config.json"), "task": "pretraining", "batch_size": 4, "dtype": "float32",
+        "task_options": {"train": str(texts), "texts": str(texts), "characters": 100, "block": 64, "rows_per_test": 3},
+        "learning_rate": 1e-2, "method": "mora", "max_length": 64,
+    }  # fmt: skip
+    case = settings | {"output": str(tmp_path / "two")}
+    launched = launch([case], tmp_path, "fsdp", loading="true")
+    assert "start the run with `accelerate launch --fsdp_cpu_ram_efficient_loading false`" in launched.stderr
+    launched = launch([case], tmp_path, "fsdp", loading="false")
     assert launched.returncode == 0, launched.stderr
-    for case in cases:
-        expected = train.train(train.TrainConfig(**case | {"output": case["output"] + ", one process"}))
-        check_same(Path(case["output"]), expected)
+    check_same(tmp_path / "two", train.train(train.TrainConfig(**settings | {"output": str(tmp_path / "one")})))
+
+
+@pytest.mark.parametrize(
+    "engine, words", [("", "in parts by FSDP, and cannot be read without"), ("DeepSpeed", "by Deep")]
+)
+def test_a_checkpoint_in_parts_is_read_by_its_own_engine_alone(engine, words, tmp_path):
+    (tmp_path / "pytorch_model_fsdp_0").mkdir()
+    checkpoints.check_form(tmp_path, "FSDP")
+    with pytest.raises(UserError, match=words):
+        checkpoints.check_form(tmp_path, engine)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="deepspeed is not installed")

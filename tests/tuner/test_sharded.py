@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from mora_peft.recipes.relora import merge_and_reset
-from mora_peft.tuner.sharding import trained_state
+from mora_peft.tuner.sharding import whole_state
 
 STEPS, OPERATORS = 3, ("sharing", "rotation")
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
@@ -64,7 +64,7 @@ def process(rank: int, port: int, folder: str) -> None:
         assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
         losses = trained(model, rank)
         whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-        trained_alone = trained_state(model)
+        trained_alone = whole_state(model, frozen=False)
         before = logits(model, "llama")
         merge_and_reset(model, seed=0)
         after = logits(model, "llama")

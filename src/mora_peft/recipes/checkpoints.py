@@ -49,14 +49,14 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("checkpoint-"))
 
 
-def check_engine(folder: Path, engine: str) -> None:
-    """UserError where `engine`, "FSDP", "DeepSpeed" or "", is another than wrote the checkpoint, and cannot read it."""
+def check_form(folder: Path, engine: str) -> None:
+    """UserError where the checkpoint is in parts, or whole, and `engine` reads the other: "FSDP", "DeepSpeed" or ""."""
     wrote = next((name for name, files in _IN_PARTS.items() if any(folder.glob(files))), "")
     if wrote != engine:
         raise UserError(
-            f"{folder} was written {f'under {wrote}' if wrote else 'by processes that each hold all weights'}, and "
-            f"cannot be read {f'under {engine}' if engine else 'without it'}: start the run as it was started before, "
-            "or anew with --fresh."
+            f"{folder} was written {f'in parts by {wrote}' if wrote else 'whole'}, and cannot be read "
+            f"{f'by {engine}' if engine else f'without {wrote}'}: start the run as it was started before, or anew with "
+            "--fresh."
         )
 
 

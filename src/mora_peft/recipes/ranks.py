@@ -68,7 +68,16 @@ def share_of(rows: int, name: str) -> int:
     return rows // count()
 
 
-def check_sharding(sharded: bool) -> None:
-    """UserError where FSDP was asked for and Accelerate has passed over it, as it does on a CPU."""
+def check_sharding(sharded: bool, embeddings: bool) -> None:
+    """UserError where FSDP was asked for and cannot be: Accelerate passes over it on a CPU.
+
+    `embeddings`: they are trained beside an adapter. Their two names for one weight fail in Accelerate where the first
+    process alone reads the base.
+    """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and not sharded:
         raise UserError("Accelerate shards weights (FSDP) on accelerators only: on a CPU start the run without it.")
+    if sharded and embeddings and os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true":
+        raise UserError(
+            "Embeddings beside an adapter cannot be handed out by one process: start the run with "
+            "`accelerate launch --fsdp_cpu_ram_efficient_loading false`."
+        )

@@ -121,7 +121,7 @@ def _train(
         claim(config)
     resume = checkpoints.latest(output)
     if resume:
-        checkpoints.check_engine(resume, trainer.engine)
+        checkpoints.check_form(resume, trainer.writes_parts)
         ranks.say(f"Going on from {resume}.")
     if forgetting:
         forgetting.before(trainer.model, trainer.processing_class)
@@ -270,7 +270,7 @@ def _prepare(
         optimizers=(tuned.optimizer(arguments) if tuned.optimizer else None, None),
     )
     trainer.remove_callback(PrinterCallback)
-    ranks.check_sharding(trainer.is_fsdp_enabled)
+    ranks.check_sharding(trainer.is_fsdp_enabled, embeddings and not method.trains_base)
     if eval_rows is not None and len(trainer.eval_dataset) < len(eval_rows):
         lost = len(eval_rows) - len(trainer.eval_dataset)
         ranks.say(f"{lost} of {len(eval_rows)} rows have prompts that fill max_length, and count in no loss.")

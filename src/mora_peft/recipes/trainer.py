@@ -9,17 +9,19 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerState
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from trl import SFTTrainer
 from trl.trainer import sft_trainer
 
 from mora_peft.errors import UserError, is_disk_full
-from mora_peft.tuner.sharding import trained_state
+from mora_peft.tuner.sharding import whole_state
 
-from . import checkpoints, streaming
+from . import checkpoints, sharded, streaming
 from .decoding import evaluating
 from .relora import MergeAndReset
 from .together import SEES, as_inputs
@@ -119,9 +121,11 @@ class RecipeTrainer(SFTTrainer):
             )
 
     @property
-    def engine(self) -> str:
-        """What splits the weights among the processes: "FSDP", "DeepSpeed", or "" where nothing does."""
-        return "FSDP" if self.is_fsdp_enabled else "DeepSpeed" if self.is_deepspeed_enabled else ""
+    def writes_parts(self) -> str:
+        """ "FSDP" or "DeepSpeed" where checkpoints are in its own form, in parts; "" where they are whole."""
+        if self.is_deepspeed_enabled:
+            return "DeepSpeed"
+        return "FSDP" if self.is_fsdp_enabled and not self.accelerator.is_fsdp2 else ""
 
     def whole_state(self, of_base: bool) -> dict[str, torch.Tensor] | None:
         """All weights by name, gathered by all processes together where each holds a part (FSDP, ZeRO-3); else None.
@@ -129,18 +133,47 @@ class RecipeTrainer(SFTTrainer):
         Of FSDP2 those of the frozen base are left out, unless they are asked for. With them an adapter is merged, which
         also takes all processes, and the names are the base's own.
         """
-        if not self.engine:
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             return None
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        if self.accelerator.is_fsdp2 and not of_base:
-            return trained_state(model)
-        if of_base and hasattr(model, "merge_and_unload"):
+        merges = of_base and hasattr(model, "merge_and_unload")
+        if merges:
             for module in model.modules():
                 if isinstance(module, FSDPModule):
                     module.reshard()  # what a forward pass has left whole would be thrown away, merged or not
-            model.merge_and_unload()
+            merged = model.merge_and_unload()
+        if self.accelerator.is_fsdp2:
+            return whole_state(merged if merges else model, frozen=of_base, keep=self.args.should_save)
         state = self.accelerator.get_state_dict(self.model_wrapped)
-        return {name.removeprefix("base_model.model."): tensor for name, tensor in state.items()} if of_base else state
+        return {name.removeprefix("base_model.model."): tensor for name, tensor in state.items()} if merges else state
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if not self.accelerator.is_fsdp2:
+            return super().save_model(output_dir, _internal_call)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        state = whole_state(model, frozen=not isinstance(model, PeftModel), keep=self.args.should_save)
+        if self.args.should_save:
+            self._save(output_dir, state_dict=state)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.accelerator.is_fsdp2:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        state = sharded.optimizer_state(self.optimizer, keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir, OPTIMIZER_NAME))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if not self.accelerator.is_fsdp2:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        sharded.load_weights(self.accelerator.unwrap_model(self.model_wrapped), Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self.accelerator.is_fsdp2:
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        optimizer, schedule = (torch.load(Path(checkpoint, name)) for name in (OPTIMIZER_NAME, SCHEDULER_NAME))
+        sharded.load_optimizer(self.optimizer, optimizer)
+        self.lr_scheduler.load_state_dict(schedule)
 
     def restore(self, checkpoint: Path) -> None:
         """Take over weights and records of the checkpoint of a last step, after which `train` would add one more."""

@@ -51,10 +51,19 @@ def shared_out(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """What `model` trains, and its buffers, by name: whole and on the CPU, gathered one by one by all processes.
+def whole_state(model: nn.Module, frozen: bool, keep: bool = True) -> dict[str, Tensor]:
+    """`model.state_dict()` with whole tensors on the CPU, gathered one by one by all processes.
 
-    The frozen base stays where it is, so that saving an adapter takes no more memory than the adapter.
+    Without the `frozen` base, saving an adapter takes no more memory than the adapter. Those that do not `keep` what
+    is gathered get nothing. What has two names, as tied weights have, is one tensor.
     """
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return {name: whole(tensor.detach()).cpu() for name, tensor in (*trained, *model.named_buffers())}
+    once: dict[int, Tensor] = {}
+    found = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not frozen and isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
+            continue
+        if id(tensor) not in once:
+            gathered = whole(tensor.detach()).cpu()
+            once[id(tensor)] = gathered if keep else gathered.new_empty(0)
+        found[name] = once[id(tensor)]
+    return found if keep else {}
