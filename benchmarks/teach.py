@@ -34,8 +34,8 @@ class Source(NamedTuple):
 
 
 SOURCES = {
-    "beige-book": Source("finance/beige_book", "Beige Book", "", len("2010-12"), 40),
-    "plos": Source("biomedical/plos_text", "PLOS article", "10.1371/journal.", None, 60),
+    "beige-book": Source("finance/beige_book", "Beige Book", "", len("2010-12"), 36),
+    "plos": Source("biomedical/plos_text", "PLOS article", "10.1371/journal.", None, 24),
 }
 
 

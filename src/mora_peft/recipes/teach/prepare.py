@@ -74,7 +74,7 @@ def prepared(config: TeachConfig) -> Material:
 
 def teaching(made: Material, count: int, config: TeachConfig) -> Material:
     """`made` with `count` facts to teach, from all over the documents, and those of them that are asked."""
-    facts = spread(made.found, count)
+    facts = _chosen(made.found, count, config.asked + _PROGRESS)
     order = [fact for fact in facts if can_be_asked(fact)]  # the others are taught alone
     random.Random(config.seed).shuffle(order)
     # Few questions tell little of progress, and must not be many of what there is.
@@ -85,6 +85,17 @@ def teaching(made: Material, count: int, config: TeachConfig) -> Material:
         asked=order[apart : apart + config.asked],
         progress=order[:apart] or order[:_PROGRESS],
     )
+
+
+def _chosen(found: list[Fact], count: int, asked: int) -> list[Fact]:
+    """`count` of the facts, from all over; where too few of them can be asked for a proof, first of those that can."""
+    facts = spread(found, count)
+    if sum(map(can_be_asked, facts)) >= asked:
+        return facts
+    able = [fact for fact in found if can_be_asked(fact)]
+    taken = set(spread(able, min(count, asked)))
+    taken |= set(spread([fact for fact in found if fact not in taken], count - len(taken)))
+    return [fact for fact in found if fact in taken]
 
 
 def _control_documents(config: TeachConfig, documents: list[Document]) -> list[Document]:

@@ -1,0 +1,33 @@
+"""Which facts are taught where there is room for some only."""
+
+from mora_peft.recipes.teach.documents import Block, Document, Summary
+from mora_peft.recipes.teach.facts import facts_of
+from mora_peft.recipes.teach.prepare import Material, teaching
+from mora_peft.recipes.teach.questions import can_be_asked, teachable
+from mora_peft.recipes.teach.settings import TeachConfig
+
+#: Of two sentences one can be asked about; of the other no rule is sure what it would be asked for.
+PAIR = (
+    "The Sable {0} kettle costs {0} crowns. "
+    "In town {0}, while some sold, others who had waited bought {0} houses and kept them."
+)
+
+
+def made() -> Material:
+    text = " ".join(PAIR.format(number) for number in range(100, 140))
+    document = Document("a.md", "Kettles", (Block("text", text),))
+    found = teachable(facts_of(document))
+    return Material([document], Summary(), {}, found, [])
+
+
+def test_what_can_be_asked_comes_first_where_the_proof_would_be_short():
+    material = made()
+    able = [fact for fact in material.found if can_be_asked(fact)]
+    assert 20 < len(able) < len(material.found) - 20
+    plenty = teaching(material, 40, TeachConfig(folder="f", model="m", output="o", asked=4))
+    assert 10 < sum(map(can_be_asked, plenty.facts)) < 30, "as they come, when the proof has enough"
+    short = teaching(material, 40, TeachConfig(folder="f", model="m", output="o", asked=100))
+    assert len(short.facts) == 40 and all(map(can_be_asked, short.facts))
+    assert short.facts == sorted(short.facts, key=material.found.index)
+    most = teaching(material, len(able) + 10, TeachConfig(folder="f", model="m", output="o", asked=100))
+    assert len(most.facts) == len(able) + 10 and set(able) <= set(most.facts)
