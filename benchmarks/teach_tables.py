@@ -26,7 +26,8 @@ def teach_table(folder: Path) -> str:
         proofs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(f"{name}-seed*.json"))]
         if not proofs:
             continue
-        told = f"{title}, {proofs[0]['facts']} facts, {_seeds(len(proofs))}"
+        asked = len(proofs[0]["sets"]["taught"]["questions"])
+        told = f"{title}, {proofs[0]['facts']} facts, {asked} asked, {_seeds(len(proofs))}"
         lines.append(
             [told, "base model", "–", *(_shown(proofs, "before", *column) for column in COLUMNS.values()), "–", "–"]
         )

@@ -12,8 +12,42 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from torch import Tensor
 from torch.optim import Optimizer
+from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from mora_peft.tuner.sharding import shared_out, whole
+from mora_peft.tuner.sharding import shared_out, whole, whole_state
+
+
+class WholeCheckpoints(Trainer):
+    """A trainer whose checkpoints are under FSDP2 what they are without it."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if not self.accelerator.is_fsdp2:
+            return super().save_model(output_dir, _internal_call)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        state = whole_state(model, frozen=not isinstance(model, PeftModel), keep=self.args.should_save)
+        if self.args.should_save:
+            self._save(output_dir, state_dict=state)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.accelerator.is_fsdp2:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        state = optimizer_state(self.optimizer, keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir, OPTIMIZER_NAME))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if not self.accelerator.is_fsdp2:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_weights(self.accelerator.unwrap_model(self.model_wrapped), Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self.accelerator.is_fsdp2:
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        optimizer, schedule = (torch.load(Path(checkpoint, name)) for name in (OPTIMIZER_NAME, SCHEDULER_NAME))
+        load_optimizer(self.optimizer, optimizer)
+        self.lr_scheduler.load_state_dict(schedule)
 
 
 def optimizer_state(optimizer: Optimizer, keep: bool) -> dict[str, Any]:

@@ -9,21 +9,20 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerState
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from trl import SFTTrainer
 from trl.trainer import sft_trainer
 
 from mora_peft.errors import UserError, is_disk_full
 from mora_peft.tuner.sharding import whole_state
 
-from . import checkpoints, sharded, streaming
+from . import checkpoints, streaming
 from .decoding import evaluating
 from .relora import MergeAndReset
+from .sharded import WholeCheckpoints
 from .together import SEES, as_inputs
 
 # Tokens whose logits are computed at once where the loss is measured: a few hundred megabytes for most vocabularies.
@@ -36,7 +35,7 @@ class Diverged(Exception):
     """The loss is no longer a number; the message says at which step."""
 
 
-class RecipeTrainer(SFTTrainer):
+class RecipeTrainer(WholeCheckpoints, SFTTrainer):
     """SFTTrainer that measures with `measure`, a function from nothing to metrics by name, besides the loss.
 
     With `keep_best` the checkpoint with the lowest measured loss stays when older ones are removed. `beside` is a
@@ -122,7 +121,7 @@ class RecipeTrainer(SFTTrainer):
 
     @property
     def writes_parts(self) -> str:
-        """ "FSDP" or "DeepSpeed" where checkpoints are in its own form, in parts; "" where they are whole."""
+        """Who writes checkpoints in parts and a form of its own, FSDP or DeepSpeed; empty where they are whole."""
         if self.is_deepspeed_enabled:
             return "DeepSpeed"
         return "FSDP" if self.is_fsdp_enabled and not self.accelerator.is_fsdp2 else ""
@@ -146,34 +145,6 @@ class RecipeTrainer(SFTTrainer):
             return whole_state(merged if merges else model, frozen=of_base, keep=self.args.should_save)
         state = self.accelerator.get_state_dict(self.model_wrapped)
         return {name.removeprefix("base_model.model."): tensor for name, tensor in state.items()} if merges else state
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if not self.accelerator.is_fsdp2:
-            return super().save_model(output_dir, _internal_call)
-        model = self.accelerator.unwrap_model(self.model_wrapped)
-        state = whole_state(model, frozen=not isinstance(model, PeftModel), keep=self.args.should_save)
-        if self.args.should_save:
-            self._save(output_dir, state_dict=state)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.accelerator.is_fsdp2:
-            return super()._save_optimizer_and_scheduler(output_dir)
-        state = sharded.optimizer_state(self.optimizer, keep=self.args.should_save)
-        if self.args.should_save:
-            torch.save(state, Path(output_dir, OPTIMIZER_NAME))
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        if not self.accelerator.is_fsdp2:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        sharded.load_weights(self.accelerator.unwrap_model(self.model_wrapped), Path(resume_from_checkpoint))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not self.accelerator.is_fsdp2:
-            return super()._load_optimizer_and_scheduler(checkpoint)
-        optimizer, schedule = (torch.load(Path(checkpoint, name)) for name in (OPTIMIZER_NAME, SCHEDULER_NAME))
-        sharded.load_optimizer(self.optimizer, optimizer)
-        self.lr_scheduler.load_state_dict(schedule)
 
     def restore(self, checkpoint: Path) -> None:
         """Take over weights and records of the checkpoint of a last step, after which `train` would add one more."""
