@@ -2,7 +2,7 @@
 
     python benchmarks/teach.py handbook --own --passes 2 --seeds 0 1 2
     python benchmarks/teach.py beige-book --passes 2
-    python benchmarks/teach.py plos --passes 2
+    python benchmarks/teach.py plos --facts 60 --passes 2
 
 The last two need the data in ../shared/data. Each seed's proof is kept in benchmarks/results/teach/, without the curves
 of every step.
@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
 SOURCES = {
     "beige-book": Source("finance/beige_book", "Beige Book", "", len("2010-12"), 36),
-    "plos": Source("biomedical/plos_text", "PLOS article", "10.1371/journal.", None, 24),
+    "plos": Source("biomedical/plos_text", "PLOS article", "10.1371/journal.", None, 16),
 }
 
 
