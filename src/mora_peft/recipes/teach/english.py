@@ -59,6 +59,8 @@ def question(before: str, wh: str, after: str, proper: bool = False) -> str | No
     >>> question("", "who or what", " leads the kettle group.")
     'Who or what leads the kettle group?'
     >>> question("Most bankers indicated loan quality was unchanged over ", "how long", ".")
+    >>> question("Vacancy rates fell except in ", "where", ".")
+    >>> question("Demand was flat relative to ", "how long", " ago.")
     """
     if not before.strip(" "):
         asked = clause(before, wh, after)
@@ -138,7 +140,9 @@ def _parts(before: str, wh: str, after: str, proper: bool) -> _Parts | None:
     if not proper:
         subject[0] = subject[0][:1].lower() + subject[0][1:]
     moved, after = belonging(wh, after)
-    if moved is None or after.endswith((" more", " less", " there", " as well")):
+    if moved is None or after.endswith((" more", " less", " there", " as well")) or after.lstrip().startswith("ago"):
+        return None
+    if "except" in rest[-2:] or "?" in f"{before}{after}":
         return None
     wh += moved
     if rest and rest[-1] in ARTICLES:
