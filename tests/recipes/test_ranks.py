@@ -125,9 +125,8 @@ def test_accelerate_launches_the_same_run(settings, tmp_path, monkeypatch):
         check_same(Path(case["output"]), expected)
 
 
-@pytest.mark.parametrize("loading", ["true", "false"])
-def test_a_run_whose_weights_FSDP_has_shared_out(loading, settings, tmp_path, monkeypatch):
-    """On CPUs, where Accelerate would pass over it; `loading`: the first process alone reads the base."""
+def test_a_run_whose_weights_FSDP_has_shared_out(settings, tmp_path, monkeypatch):
+    """On CPUs, where Accelerate would pass over it; the first process alone reads the base."""
     settings |= {"batch_size": 4, "dtype": "float32", "learning_rate": 1e-2}
     methods = METHODS | {"full": {}}
 
@@ -143,9 +142,9 @@ def test_a_run_whose_weights_FSDP_has_shared_out(loading, settings, tmp_path, mo
     cases = [case(method, "two, then one", stop=5) for method in methods]
     cases += [case(method, "one, then two") for method in methods]
     cases += [case("mora", "two") | {"keep": "best", "checkpoint_every": 3}, case("mora", "killed", kill=5)]
-    launched = launch(cases, tmp_path, "fsdp", loading=loading)
+    launched = launch(cases, tmp_path, "fsdp", loading="true")
     assert launched.returncode != 0 and "Signal 9" in launched.stderr, launched.stderr
-    launched = launch([case("mora", "killed")], tmp_path, "fsdp", loading=loading)
+    launched = launch([case("mora", "killed")], tmp_path, "fsdp", loading="true")
     assert launched.returncode == 0 and "Going on from" in launched.stdout, launched.stderr
 
     for method in methods:
