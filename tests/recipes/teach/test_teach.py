@@ -132,7 +132,7 @@ def test_further_documents_are_taught_from_an_adapter(taught, tmp_path):
 
 
 def test_a_short_time_teaches_fewer_facts(settings, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "step_seconds", lambda *args: 27.0)
+    monkeypatch.setattr(training, "step_seconds", lambda *args: 21.0)
     output = teach(TeachConfig(**settings, output=str(tmp_path / "short"), minutes=1))
     proof = proof_of(output)
     assert proof["facts"] == 16 < proof["facts_found"] and proof["methods"][0]["planned_steps"] == 2

@@ -45,7 +45,7 @@ def test_a_run_ends_when_its_time_is_over(monkeypatch):
     assert control.should_training_stop and watch.reason == "the time is over"
 
 
-@pytest.mark.parametrize("minutes, seconds, steps", [(None, None, 50), (1, 2.0, 27), (60, 2.0, 50), (0.001, 2.0, 1)])
+@pytest.mark.parametrize("minutes, seconds, steps", [(None, None, 50), (1, 2.0, 21), (60, 2.0, 50), (0.001, 2.0, 1)])
 def test_steps_are_those_of_all_passes_or_of_the_time(minutes, seconds, steps):
     config = TeachConfig(folder="f", model="m", output="o", passes=5, batch_size=16, minutes=minutes)
     assert planned_steps(config, 160, seconds) == steps
@@ -53,10 +53,10 @@ def test_steps_are_those_of_all_passes_or_of_the_time(minutes, seconds, steps):
 
 def test_facts_are_as_many_as_are_seen_a_few_times_in_the_time():
     config = TeachConfig(folder="f", model="m", output="o", minutes=10, batch_size=16)
-    found = facts_in_time(config, 5.0, 387, 3300, 150)  # 108 steps, 1728 rows, of which a pass may have 1152
+    found = facts_in_time(config, 5.0, 387, 3300, 150)  # 84 steps, 1344 rows, of which a pass may have 896
     passages = 150 // 4 + 1
     passages = max(passages, round(0.03 * 3300))
-    assert found == int(387 * (1152 - passages) / 3300)
+    assert found == int(387 * (896 - passages) / 3300)
     assert facts_in_time(config, 0.5, 387, 3300, 150) == 387
     assert facts_in_time(config, 500.0, 387, 3300, 150) == 16
     assert facts_in_time(config, 500.0, 3, 20, 150) == 3 and facts_in_time(config, 1.0, 0, 0, 150) == 0
