@@ -199,7 +199,8 @@ def _forget(optimizer: torch.optim.Optimizer, parameter: Tensor) -> None:
         optimizer.state.pop(parameter, None)
         return
     for record in optimizer.state[parameter].values():
-        record.zero_()
+        if isinstance(record, Tensor):
+            record.zero_()
 
 
 def _sharded(model: nn.Module) -> bool:
