@@ -22,7 +22,7 @@ def test_an_unknown_layout_is_named_beside_the_known_ones():
         assert layout in str(error.value)
 
 
-@pytest.mark.parametrize("name", set(OPERATORS) - {"sharing"})
+@pytest.mark.parametrize("name", sorted(set(OPERATORS) - {"sharing"}))
 def test_layouts_belong_to_sharing(name):
     with pytest.raises(ValueError, match=rf"`layout` belongs to the operator 'sharing'.*{name}.*leave it out"):
         make_operator(name, layout="strided-tiled", **GOOD)
