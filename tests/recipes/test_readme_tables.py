@@ -63,19 +63,6 @@ def test_a_line_has_mean_and_half_width_or_says_that_it_is_one_seed(folder):
     assert "20.00 → 22.00 (×1.10)" in mora
 
 
-def test_how_often_answers_are_right_stands_beside_a_tasks_main_metric(tmp_path):
-    result = run("mora", scores=(20.0, 18.0), metric="perplexity", task="biomedical")
-    for point in result["evaluations"]:
-        del point["character_accuracy"]
-        point["pubmedqa_accuracy"] = 0.5
-    write(tmp_path / "three", [result])
-    header, _, base, mora = (
-        [cell.strip() for cell in line.strip("|").split("|")] for line in script.tables(tmp_path / "three").splitlines()
-    )
-    assert header[2:4] == ["perplexity (lower is better)", "PubMedQA accuracy"]
-    assert base[2:4] == ["20.00", "50 %"] and mora[2:4] == ["18.00 (1 seed)", "50 % (1 seed)"]
-
-
 def test_a_study_of_capacity_has_a_column_for_each_number_of_pairs(folder):
     first, *others = script.tables(folder / "two").split("\n\n")
     assert "| bits per trainable parameter | 128 pairs | 512 pairs |" in first and "| LoRA |" in first
