@@ -103,7 +103,16 @@ def test_the_sweep_rings_the_rate_that_was_used_and_leaves_out_lost_trials():
     (comparison,) = gather([run(search=search)])
     line, ring = sweep_chart(comparison.groups)["data"]
     assert (line["x"], line["y"]) == ([0.0005, 0.001], [0.4, 0.2]) and (ring["x"], ring["y"]) == ([0.001], [0.2])
+    assert not line["error_y"]["visible"]
     assert "MoRA at 2e-3 diverged" in " ".join(sections.sweeps(comparison)["caption"])
+
+
+def test_the_sweep_has_a_bar_over_the_seeds_of_a_rate():
+    trials = ((0.001, 0.2, [0.1, 0.3]), (0.002, 0.5, [0.2, 0.8]))
+    search = [{"learning_rate": rate, "score": score, "scores": scores} for rate, score, scores in trials]
+    (comparison,) = gather([run(search=search)])
+    bars = sweep_chart(comparison.groups)["data"][0]["error_y"]
+    assert bars["visible"] and bars["array"] == pytest.approx([0.1, 0.3]) == bars["arrayminus"]
 
 
 # The page

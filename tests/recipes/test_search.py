@@ -37,16 +37,38 @@ def test_trials_differ_in_the_learning_rate_only_and_never_see_the_test(settings
     assert {trial.seed for trial in trials}.isdisjoint({0, 1, 2})
 
 
+def test_a_rate_is_tried_with_several_seeds_on_rows_of_their_own(settings):
+    trials = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), 2, seeds=3)
+    assert [trial.learning_rate for trial in trials] == [rate for rate in search.rates(1e-2, 2) for _ in range(3)]
+    assert len({trial.output for trial in trials}) == 6 and len({trial.seed for trial in trials}) == 3
+    alone = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), 2)
+    assert alone == trials[::3], "the first seed's trials are those of a search with one seed"
+
+
+def test_a_rate_scores_the_mean_of_its_trials_and_nothing_where_one_is_lost(settings):
+    trials = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), 2, seeds=2)
+    ends = [("finished", 0.1), ("diverged", 9.0), ("finished", 0.2), ("finished", 0.6)]
+    for trial, (status, loss) in zip(trials, ends, strict=True):
+        Path(trial.output).mkdir(parents=True)
+        run = {"status": status, "evaluations": [{"step": 0, "loss": 5.0}, {"step": 4, "loss": loss}]}
+        (Path(trial.output) / "run.json").write_text(json.dumps(run))
+    lost, kept = search.scores(trials)
+    assert (lost["status"], lost["score"], lost["scores"]) == ("diverged", None, [0.1])
+    assert kept["score"] == pytest.approx(0.4) and kept["scores"] == [0.2, 0.6]
+    assert search.best([lost, kept]) == 1e-2
+
+
 def test_a_comparison_searches_reports_and_repeats_nothing(settings):
     methods = [Contender(method="lora", learning_rate=1e-30), Contender(method="mora", learning_rate=1e-2)]
-    config = CompareConfig(**settings | {"steps": 3}, methods=methods, trials=2, trial_steps=3)
+    config = CompareConfig(**settings | {"steps": 3}, methods=methods, trials=2, trial_steps=3, trial_seeds=2)
     compare(config)
     runs = [json.loads((Path(run.output) / "run.json").read_text()) for run in plan(config)]
     for run, contender in zip(runs, methods, strict=True):
         assert [trial["learning_rate"] for trial in run["search"]] == search.rates(contender.learning_rate, 2)
+        assert all(len(trial["scores"]) == 2 for trial in run["search"])
         assert run["config"]["learning_rate"] == search.best(run["search"])
     trials = sorted(Path(config.output).glob("search/*/run.json"))
-    assert len(trials) == 4
+    assert len(trials) == 8
     assert not list(Path(config.output).glob("search/*/adapter")), "a trial's weights are of no use"
     times = [file.stat().st_mtime_ns for file in trials]
     compare(config)
@@ -56,3 +78,5 @@ def test_a_comparison_searches_reports_and_repeats_nothing(settings):
 def test_a_negative_number_of_trials_is_refused(settings):
     with pytest.raises(UserError, match="trials"):
         CompareConfig(**settings, trials=-1)
+    with pytest.raises(UserError, match="trial_seeds"):
+        CompareConfig(**settings, trials=2, trial_seeds=0)

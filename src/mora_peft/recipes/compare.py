@@ -44,6 +44,7 @@ class CompareConfig(Settings):
         seeds: Each method is trained once with each of these seeds.
         trials: Learning rates to try for each method, a factor of 2 apart, on rows held out for it; 0 for no search.
         trial_steps: Steps of such a trial; without it as many as in a run.
+        trial_seeds: Seeds that each learning rate is tried with; their mean loss counts, and all must finish.
         jobs: Runs at a time, each with one thread; without it as many as there are processor cores, or one on a GPU.
     """
 
@@ -56,6 +57,7 @@ class CompareConfig(Settings):
     seeds: list[int] = field(default_factory=lambda: [0])
     trials: int = 0
     trial_steps: int | None = None
+    trial_seeds: int = 1
     jobs: int | None = None
 
     def __post_init__(self):
@@ -64,8 +66,8 @@ class CompareConfig(Settings):
             method_named(contender.method)
         if not self.methods or not self.seeds or (self.jobs is not None and self.jobs < 1):
             raise UserError("A comparison needs at least one method, one seed and one job.")
-        if self.trials < 0 or (self.trial_steps is not None and self.trial_steps < 1):
-            raise UserError("trials must be 0 or more, and trial_steps at least 1.")
+        if self.trials < 0 or self.trial_seeds < 1 or (self.trial_steps is not None and self.trial_steps < 1):
+            raise UserError("trials must be 0 or more, and trial_steps and trial_seeds at least 1.")
 
 
 def compare(config: CompareConfig) -> Path:
@@ -114,7 +116,10 @@ def _searched(config: CompareConfig, runs: list[TrainConfig], jobs: int) -> dict
     first: dict[str, TrainConfig] = {}
     for run in runs:
         first.setdefault(_family(run), run)
-    trials = {family: search.trial_runs(run, config.trials, config.trial_steps) for family, run in first.items()}
+    trials = {
+        family: search.trial_runs(run, config.trials, config.trial_steps, config.trial_seeds)
+        for family, run in first.items()
+    }
     _run([trial for family in trials.values() for trial in family], config.fresh, jobs)
     found = {family: search.scores(runs) for family, runs in trials.items()}
     for family, tried in found.items():

@@ -1,13 +1,14 @@
 """The learning rate of each method, searched with as many trials for one as for another, never on the test rows."""
 
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from .runs import read_run
 from .train import TrainConfig
 
-# A seed of its own: what a trial draws says nothing about the draws of the runs that are reported.
+# Seeds of their own, from here on: what a trial draws says nothing about the draws of the runs that are reported.
 _SEED = 1_000_003
 
 
@@ -16,17 +17,17 @@ def rates(first: float, trials: int) -> list[float]:
     return [first * 2.0**exponent for exponent in range(-(trials // 2), trials - trials // 2)]
 
 
-def trial_runs(run: TrainConfig, trials: int, steps: int | None = None) -> list[TrainConfig]:
-    """The trials for `run`: `steps` (or as many as the run's) on the task's rows for tuning, at each learning rate."""
+def trial_runs(run: TrainConfig, trials: int, steps: int | None = None, seeds: int = 1) -> list[TrainConfig]:
+    """The trials for `run`: `steps` (or as many as the run's) on the task's rows for tuning, `seeds` at each rate."""
     steps = steps or run.steps
     folder = Path(run.output).parent / "search"
     stem = Path(run.output).name.removesuffix(f"-seed{run.seed}")
     return [
         replace(
             run,
-            output=str(folder / f"{stem}-lr{rate:.3g}"),
+            output=str(folder / (f"{stem}-lr{rate:.3g}" + (f"-again{number}" if number else ""))),
             learning_rate=rate,
-            seed=_SEED,
+            seed=_SEED + number,
             steps=steps,
             # Before and after is enough.
             evaluate_every=steps,
@@ -35,21 +36,33 @@ def trial_runs(run: TrainConfig, trials: int, steps: int | None = None) -> list[
             trial=True,
         )
         for rate in rates(run.learning_rate, trials)
+        for number in range(seeds)
     ]
 
 
 def scores(runs: list[TrainConfig]) -> list[dict[str, Any]]:
-    """What each trial came to: its learning rate, status, and last loss (None for one that diverged or failed)."""
-    found = []
-    for config in runs:
-        run = read_run(Path(config.output)) or {"status": "failed"}
-        losses = [point["loss"] for point in run.get("evaluations", []) if point.get("loss") is not None]
-        score = losses[-1] if run["status"] == "finished" and losses else None
-        found.append({"learning_rate": config.learning_rate, "score": score, "metric": "loss", "status": run["status"]})
-    return found
+    """What the trials came to, a line for each learning rate of `runs`: its status, and the mean of its last losses.
+
+    There is no mean where one of a rate's trials diverged or failed: a rate must suit every seed.
+    """
+    return [_scored(rate, list(same)) for rate, same in groupby(runs, key=lambda run: run.learning_rate)]
+
+
+def _scored(rate: float, runs: list[TrainConfig]) -> dict[str, Any]:
+    ended = [read_run(Path(config.output)) or {"status": "failed"} for config in runs]
+    losses = [_last_loss(run) for run in ended if run["status"] == "finished"]
+    status = next((run["status"] for run in ended if run["status"] != "finished"), "finished")
+    whole = status == "finished" and None not in losses
+    score = sum(losses) / len(losses) if whole else None
+    return {"learning_rate": rate, "score": score, "scores": losses, "metric": "loss", "status": status}
+
+
+def _last_loss(run: dict[str, Any]) -> float | None:
+    losses = [point["loss"] for point in run.get("evaluations", []) if point.get("loss") is not None]
+    return losses[-1] if losses else None
 
 
 def best(found: list[dict[str, Any]]) -> float | None:
-    """The learning rate of the lowest loss; None where no trial finished."""
+    """The learning rate of the lowest loss; None where no rate's trials all finished."""
     finished = [trial for trial in found if trial["score"] is not None]
     return min(finished, key=lambda trial: trial["score"])["learning_rate"] if finished else None

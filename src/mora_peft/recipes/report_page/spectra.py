@@ -72,22 +72,31 @@ def spectrum_chart(groups: list[Group], spectra: list[list[float]]) -> dict:
 
 
 def sweep_chart(groups: list[Group]) -> dict | None:
-    """The score of each trial against its learning rate, a line a method; the rate that was chosen is ringed."""
+    """The score of each learning rate, a line a method; the rate that was chosen is ringed.
+
+    Where a rate was tried with several seeds its score is their mean, and a bar reaches from the lowest to the highest.
+    """
     traces, rates, scores = [], [], []
     for index, group in enumerate(groups):
-        found = [(trial["learning_rate"], number(trial.get("score"))) for trial in trials(group)]
-        found = [(x, y) for x, y in found if y is not None]
+        found = [(trial["learning_rate"], number(trial.get("score")), trial) for trial in trials(group)]
+        found = [(x, y, each_seed(trial) or [y]) for x, y, trial in found if y is not None]
         if not found:
             continue
-        x, y = map(list, zip(*found, strict=True))
-        rates, scores = rates + x, scores + y
+        x, y, single = map(list, zip(*found, strict=True))
+        rates, scores = rates + x, scores + [score for each in single for score in each]
+        bars = {
+            "array": [max(each) - mean for mean, each in zip(y, single, strict=True)],
+            "arrayminus": [mean - min(each) for mean, each in zip(y, single, strict=True)],
+            "visible": any(len(each) > 1 for each in single),
+        }
         style = strokes(index)
         hover = f"{escape(group.label)}: %{{y:.4g}} at %{{x:.2e}}<extra></extra>"
         traces.append(
             go.Scatter(
-                x=x, y=y, name=escape(group.label), mode="lines+markers", cliponaxis=False, hovertemplate=hover, **style
+                x=x, y=y, error_y=bars, name=escape(group.label), mode="lines+markers", cliponaxis=False,
+                hovertemplate=hover, **style
             )
-        )
+        )  # fmt: skip
         if chosen_rate(group) in x:
             ring = style["marker"] | {"symbol": "circle-open", "size": 16, "line": {"width": 2}}
             at = x.index(chosen_rate(group))
@@ -104,6 +113,12 @@ def sweep_chart(groups: list[Group]) -> dict | None:
         xaxis={"title": {"text": "learning rate"}, "showgrid": False, **logarithmic(rates), **FIXED},
         yaxis={**scale(scores), **FIXED},
     )
+
+
+def each_seed(trial: dict) -> list[float]:
+    """What a rate's trials scored, one by one; older results have the mean alone."""
+    values = trial.get("scores")
+    return [value for value in map(number, values) if value is not None] if isinstance(values, list) else []
 
 
 def lost_trials(groups: list[Group]) -> list[str]:
