@@ -20,13 +20,15 @@ from mora_peft.recipes.files import write_text
 from mora_peft.recipes.report import load_results
 from mora_peft.recipes.report_page.capacity import BITS, Store, stores
 from mora_peft.recipes.report_page.groups import Comparison, Group, gather
+from mora_peft.recipes.report_page.headline import chosen_rate
 from mora_peft.recipes.report_page.metrics import Metric
 from mora_peft.recipes.report_page.numbers import Estimate
 from mora_peft.recipes.report_page.tables import results
-from mora_peft.recipes.report_page.words import figures
+from mora_peft.recipes.report_page.words import figures, rate
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "teach.md")
+MAJORITY = "majority"
 PLACE = re.compile(r"(<!-- results:(\S+):begin -->\n).*?(<!-- results:\2:end -->)", re.DOTALL)
 
 
@@ -70,31 +72,49 @@ def tables(folder: Path) -> str:
 
 
 def results_table(comparison: Comparison) -> str:
-    """Method, parameters, the main metric, steps to its last mark and forgetting; best first."""
-    metric = comparison.metric
-    metrics = [metric, *(other for other in comparison.metrics if other.key.endswith(BITS) and other != metric)]
+    """Method, parameters, rate, what was measured, steps to the last mark and forgetting; best first."""
+    metrics = measured(comparison)
     shown = results(comparison)
     headings = [column["title"] for column in shown["columns"]]
-    steps = [place for place, heading in enumerate(headings) if heading.startswith("Steps")][-1:]
-    forgotten = [place for place, heading in enumerate(headings) if heading.startswith("Perplexity on general")]
+    steps = [place for place, title in enumerate(headings) if title.startswith("Steps")][-1:]
+    forgotten = [place for place, title in enumerate(headings) if title.startswith("Perplexity on general")]
     groups = {group.label: group for group in comparison.groups}
-    header = ["method", "parameters", *(other.name + worded(other) for other in metrics)]
+    header = ["method", "parameters", "learning rate", *(heading(metric, comparison) for metric in metrics)]
     header += [headings[place][0].lower() + headings[place][1:] for place in steps + forgotten]
     lines = []
     if base := shown["base"]:
-        starts = [comparison.before(other) for other in metrics]
-        values = ["–" if start is None else other.form(start) for start, other in zip(starts, metrics, strict=True)]
-        lines.append(["base model", "–", *values, *(base[place]["text"] for place in steps + forgotten)])
+        starts = [comparison.before(metric) for metric in metrics]
+        values = ["–" if start is None else metric.form(start) for start, metric in zip(starts, metrics, strict=True)]
+        lines.append(["base model", "–", "–", *values, *(base[place]["text"] for place in steps + forgotten)])
     for line in shown["lines"]:
         group = groups[line["label"]]
-        ends = [ended(group, comparison.score(group, other), other) for other in metrics]
+        ends = [ended(group, comparison.score(group, metric), metric) for metric in metrics]
         others = [told(line["cells"][place]) for place in steps + forgotten]
-        lines.append([group.label, parameters(group), *ends, *others])
+        chosen = chosen_rate(group)
+        lines.append([group.label, parameters(group), "–" if chosen is None else rate(chosen), *ends, *others])
     return markdown(header, lines)
 
 
-def worded(metric: Metric) -> str:
-    return " (lower is better)" if metric.lower else ""
+def measured(comparison: Comparison) -> list[Metric]:
+    """The main metric and the bits stored; of tasks that ask questions, the shares of right answers too."""
+    asks = comparison.task != "memorization"
+    others = (metric for metric in comparison.metrics if metric != comparison.metric)
+    wanted = (
+        metric
+        for metric in others
+        if metric.key.endswith(BITS) or (asks and metric.share and not metric.key.endswith(MAJORITY))
+    )
+    return [comparison.metric, *wanted]
+
+
+def heading(metric: Metric, comparison: Comparison) -> str:
+    """A metric's name; an accuracy with what always giving the same answer comes to."""
+    words = [metric.name, "(lower is better)" if metric.lower else ""]
+    if metric.key.endswith("accuracy"):
+        same = Metric(metric.key.removesuffix("accuracy") + MAJORITY)
+        if (share := comparison.before(same)) is not None:
+            words.append(f"(the same answer always: {same.form(share)})")
+    return " ".join(filter(None, words))
 
 
 def told(cell: dict) -> str:

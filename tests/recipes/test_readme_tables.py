@@ -55,12 +55,22 @@ def test_places_are_filled_and_nothing_else_is_touched(folder):
 def test_a_line_has_mean_and_half_width_or_says_that_it_is_one_seed(folder):
     table = script.tables(folder / "one").splitlines()
     header, _, base, mora, lora = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
-    assert header[:3] == ["method", "parameters", "exact match"]
-    assert base[:3] == ["base model", "–", "0 %"]
+    assert header[:4] == ["method", "parameters", "learning rate", "exact match"]
+    assert base[:4] == ["base model", "–", "–", "0 %"]
     # Half of the 95 % interval of 0.90, 0.91, 0.92 is t(2 degrees) = 4.303 times 0.01 / sqrt(3).
-    assert mora[:3] == ["MoRA", "1,001", "91 % ± 2.5 (3 seeds)"]
-    assert lora[2] == "50 % (1 seed); 1 of 2 diverged"
+    assert mora[:4] == ["MoRA", "1,001", "1e-3", "91 % ± 2.5 (3 seeds)"]
+    assert lora[3] == "50 % (1 seed); 1 of 2 diverged"
     assert "20.00 → 22.00 (×1.10)" in mora
+
+
+def test_a_task_that_asks_has_its_shares_beside_what_one_answer_always_comes_to(tmp_path):
+    asked = {"quiz_accuracy": 0.4, "quiz_majority": 0.5, "quiz_macro_f1": 0.3}
+    evaluations = [{"step": step, "perplexity": 20.0 - step, "loss": 3.0, **asked} for step in (0, 10)]
+    write(tmp_path / "asked", [run(task="biomedical", metric="perplexity", evaluations=evaluations)])
+    header, _, base, mora = (line.strip("| ").split(" | ") for line in script.tables(tmp_path / "asked").splitlines())
+    accuracy = "quiz accuracy (the same answer always: 50 %)"
+    assert header[3:6] == ["perplexity (lower is better)", accuracy, "quiz macro F1"]
+    assert base[3:6] == ["20.00", "40 %", "30 %"] and mora[3:5] == ["10.00 (1 seed)", "40 % (1 seed)"]
 
 
 def test_a_study_of_capacity_has_a_column_for_each_number_of_pairs(folder):
