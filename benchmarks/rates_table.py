@@ -1,4 +1,4 @@
-"""The README's tables of what each learning rate came to: the trials in benchmarks/results/memorization-rates/.
+"""Tables of what each learning rate came to: the trials in benchmarks/results/memorization-rates/.
 
 A trial is a whole run of `mora compare`'s search, on rows that no run which is reported learns. The folders `speed` and
 `capacity` hold those of configs/memorization-speed.yaml and configs/memorization-capacity.yaml.

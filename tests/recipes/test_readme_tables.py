@@ -1,4 +1,4 @@
-"""The README's tables of results: made from the results that are committed, and nothing else of the README touched."""
+"""The tables of results: made from the results that are committed, and nothing else of a page touched."""
 
 import importlib.util
 import json
@@ -71,6 +71,15 @@ def test_a_task_that_asks_has_its_shares_beside_what_one_answer_always_comes_to(
     accuracy = "quiz accuracy (the same answer always: 50 %)"
     assert header[3:6] == ["perplexity (lower is better)", accuracy, "quiz macro F1"]
     assert base[3:6] == ["20.00", "40 %", "30 %"] and mora[3:5] == ["10.00 (1 seed)", "40 % (1 seed)"]
+
+
+def test_the_summary_has_a_line_for_each_study_that_has_results(tmp_path):
+    write(tmp_path / "memorization-speed", [*seeds("lora", [0.9, 0.92, 0.91]), run("miss", label="MiSS")])
+    readme = "<!-- results:summary:begin -->\n<!-- results:summary:end -->"
+    header, _, line = (row.strip("| ").split(" | ") for row in script.fill(readme, tmp_path, []).splitlines()[1:-1])
+    cells = dict(zip(header, line, strict=True))
+    assert cells["measured"] == "exact match" and cells["before"] == "0 %" and cells["LoRA"] == "91 % ± 2.5"
+    assert cells["MiSS"].endswith("(1 seed)") and cells["DoRA"] == "–"
 
 
 def test_a_study_of_capacity_has_a_column_for_each_number_of_pairs(folder):
