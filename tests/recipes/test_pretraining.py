@@ -94,6 +94,7 @@ def test_a_model_from_a_configuration_learns_to_read(method, reading):
     first, last = run["evaluations"][0]["perplexity"], run["evaluations"][-1]["perplexity"]
     assert 200 < first < 330  # it begins at chance, among 257 bytes
     assert last < 0.9 * first
+    assert ("are trained beside it" in (run["budget_note"] or "")) == (method == "mora")
 
 
 def test_an_interrupted_run_goes_on_with_the_same_random_base(reading, tmp_path, interrupted):

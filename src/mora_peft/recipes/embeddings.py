@@ -8,11 +8,12 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def train_embeddings(model: "Module") -> None:
+def train_embeddings(model: "Module") -> int:
     """Train the input embeddings and the output layer of an adapted model whole, as one where its base ties them.
 
     They become PEFT's `modules_to_save`: copies that are saved with the adapter and stay when it is merged. A model
-    without an adapter is left as it is. Raises UserError for a base that is not float32.
+    without an adapter is left as it is. Returns how many weights are trained that were not, none of which count
+    towards a budget. Raises UserError for a base that is not float32.
     """
     import torch
     from peft import PeftModel
@@ -20,7 +21,8 @@ def train_embeddings(model: "Module") -> None:
     from peft.utils import set_additional_trainable_modules
 
     if not isinstance(model, PeftModel):
-        return
+        return 0
+    before = model.num_parameters(only_trainable=True)
     config = model.peft_config[model.active_adapter]
     base = model.get_base_model()
     names = {module: name for name, module in base.named_modules()}
@@ -39,6 +41,7 @@ def train_embeddings(model: "Module") -> None:
         model_config=BaseTuner.get_model_config(model),
         adapter_name=model.active_adapter,
     )
+    return model.num_parameters(only_trainable=True) - before
 
 
 def untie(model: "Module") -> bool:

@@ -2,7 +2,7 @@
 
 import shutil
 import statistics
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -232,8 +232,9 @@ def _prepare(
     for rows in filter(None, (train_rows, eval_rows)):
         check_template(rows, tokenizer)
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
-    if embeddings:
-        train_embeddings(tuned.model)
+    if embeddings and (count := train_embeddings(tuned.model)):
+        note = f"{count:,} weights of embeddings and output layer are trained beside it"
+        tuned = replace(tuned, budget_note="; ".join(filter(None, (tuned.budget_note, note))))
     check_output_layer(tuned.model)
     if start is not None:
         go_on_from(tuned.model, start)
