@@ -113,6 +113,7 @@ def test_the_sweep_has_a_bar_over_the_seeds_of_a_rate():
     (comparison,) = gather([run(search=search)])
     bars = sweep_chart(comparison.groups)["data"][0]["error_y"]
     assert bars["visible"] and bars["array"] == pytest.approx([0.1, 0.3]) == bars["arrayminus"]
+    assert "bars reach from the lowest" in " ".join(sections.sweeps(comparison)["caption"])
 
 
 # The page

@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from .report_page.numbers import final
 from .runs import read_run
 from .train import TrainConfig
 
@@ -50,16 +51,11 @@ def scores(runs: list[TrainConfig]) -> list[dict[str, Any]]:
 
 def _scored(rate: float, runs: list[TrainConfig]) -> dict[str, Any]:
     ended = [read_run(Path(config.output)) or {"status": "failed"} for config in runs]
-    losses = [_last_loss(run) for run in ended if run["status"] == "finished"]
+    losses = [final(run, "loss") for run in ended if run["status"] == "finished"]
     status = next((run["status"] for run in ended if run["status"] != "finished"), "finished")
     whole = status == "finished" and None not in losses
     score = sum(losses) / len(losses) if whole else None
     return {"learning_rate": rate, "score": score, "scores": losses, "metric": "loss", "status": status}
-
-
-def _last_loss(run: dict[str, Any]) -> float | None:
-    losses = [point["loss"] for point in run.get("evaluations", []) if point.get("loss") is not None]
-    return losses[-1] if losses else None
 
 
 def best(found: list[dict[str, Any]]) -> float | None:

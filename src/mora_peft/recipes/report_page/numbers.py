@@ -15,6 +15,11 @@ def number(value) -> float | None:
     return value
 
 
+def numbers(value) -> list[float]:
+    """The finite numbers of a list, none where it is missing or something else."""
+    return [found for found in map(number, value) if found is not None] if isinstance(value, list) else []
+
+
 def rows(run: dict, name: str) -> list[dict]:
     """The list of dicts under `name` in a run, empty where it is missing or something else."""
     value = run.get(name)

@@ -5,9 +5,10 @@ In every section with a legend, method number n is drawn in look n.
 
 from .charts import bar_chart, line_chart, scatter_chart
 from .groups import Comparison
+from .headline import trials
 from .looks import look
 from .metrics import Metric
-from .numbers import number, rows, settings
+from .numbers import number, numbers, rows, settings
 from .spectra import lost_trials, spectrum_charts, sweep_chart
 from .words import listed, sentence
 
@@ -109,8 +110,10 @@ def sweeps(comparison: Comparison) -> dict | None:
     metric = Metric(names.pop()) if len(names) == 1 else None
     title = sentence(f"{metric.name} of the trials") if metric else "Score of the trials"
     lost = lost_trials(groups)
+    several = any(len(numbers(trial.get("scores"))) > 1 for group in groups for trial in trials(group))
     caption = [
         "Trials learn and are scored on rows that are not the test rows. The ringed rate is the one that was used.",
+        "Points are means over a rate's seeds, and bars reach from the lowest to the highest." if several else "",
         f"{'Lower' if metric.lower else 'Higher'} is better." if metric else "",
         f"Without a score: {listed(lost)}." if lost else "",
     ]

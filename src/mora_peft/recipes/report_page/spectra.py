@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from .groups import Group
 from .headline import chosen_rate, trials
 from .looks import FIXED, figure, logarithmic, scale, strokes
-from .numbers import number, rows
+from .numbers import number, numbers, rows
 from .words import rate
 
 LAYERS_SHOWN = 6
@@ -21,9 +21,7 @@ def spectra(group: Group) -> dict[str, list[float]]:
     for run in group.finished or group.runs:
         found = {}
         for row in rows(run, "spectrum"):
-            values = row.get("singular_values")
-            values = [value for value in map(number, values) if value] if isinstance(values, list) else []
-            if values := sorted((value for value in values if value > 0), reverse=True):
+            if values := sorted((value for value in numbers(row.get("singular_values")) if value > 0), reverse=True):
                 found[str(row.get("layer") or "a layer")] = values
         if found:
             return found
@@ -79,7 +77,7 @@ def sweep_chart(groups: list[Group]) -> dict | None:
     traces, rates, scores = [], [], []
     for index, group in enumerate(groups):
         found = [(trial["learning_rate"], number(trial.get("score")), trial) for trial in trials(group)]
-        found = [(x, y, each_seed(trial) or [y]) for x, y, trial in found if y is not None]
+        found = [(x, y, numbers(trial.get("scores")) or [y]) for x, y, trial in found if y is not None]
         if not found:
             continue
         x, y, single = map(list, zip(*found, strict=True))
@@ -113,12 +111,6 @@ def sweep_chart(groups: list[Group]) -> dict | None:
         xaxis={"title": {"text": "learning rate"}, "showgrid": False, **logarithmic(rates), **FIXED},
         yaxis={**scale(scores), **FIXED},
     )
-
-
-def each_seed(trial: dict) -> list[float]:
-    """What a rate's trials scored, one by one; older results have the mean alone."""
-    values = trial.get("scores")
-    return [value for value in map(number, values) if value is not None] if isinstance(values, list) else []
 
 
 def lost_trials(groups: list[Group]) -> list[str]:
