@@ -40,6 +40,8 @@ class Progress(TrainerCallback):
             self._line(state, f"{text}, {left // 60}:{left % 60:02d} left")
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        if state.global_step == self.first_step:  # what is measured before the first step is no part of a step
+            self.began = time.monotonic()
         names = ("loss", "exact_match", "character_accuracy")
         found = [(name, metrics[f"eval_{name}"]) for name in names if f"eval_{name}" in metrics]
         self._line(state, "measured: " + ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in found))
