@@ -1,6 +1,7 @@
 """Tables of studies, from the runs of `mora compare` that are committed: one of each study, and one of them all."""
 
 from pathlib import Path
+from statistics import median
 
 from markdown_table import markdown
 
@@ -10,6 +11,7 @@ from mora_peft.recipes.report_page.groups import Comparison, Group, gather
 from mora_peft.recipes.report_page.headline import chosen_rate
 from mora_peft.recipes.report_page.metrics import Metric
 from mora_peft.recipes.report_page.numbers import Estimate
+from mora_peft.recipes.report_page.spectra import spectra
 from mora_peft.recipes.report_page.tables import results
 from mora_peft.recipes.report_page.words import figures, rate
 
@@ -60,26 +62,27 @@ def tables(folder: Path) -> str:
 
 
 def results_table(comparison: Comparison) -> str:
-    """Method, parameters, rate, what was measured, steps to the last mark and forgetting; best first."""
+    """Method, parameters, rate, rank, what was measured, steps to the last mark and forgetting; best first."""
     metrics = measured(comparison)
     shown = results(comparison)
     headings = [column["title"] for column in shown["columns"]]
     steps = [place for place, title in enumerate(headings) if title.startswith("Steps")][-1:]
     forgotten = [place for place, title in enumerate(headings) if title.startswith("Perplexity on general")]
     groups = {group.label: group for group in comparison.groups}
-    header = ["method", "parameters", "learning rate", *(heading(metric, comparison) for metric in metrics)]
+    header = ["method", "parameters", "learning rate", "rank of ΔW"]
+    header += [heading(metric, comparison) for metric in metrics]
     header += [headings[place][0].lower() + headings[place][1:] for place in steps + forgotten]
     lines = []
     if base := shown["base"]:
         starts = [comparison.before(metric) for metric in metrics]
         values = ["–" if start is None else metric.form(start) for start, metric in zip(starts, metrics, strict=True)]
-        lines.append(["base model", "–", "–", *values, *(base[place]["text"] for place in steps + forgotten)])
+        lines.append(["base model", "–", "–", "–", *values, *(base[place]["text"] for place in steps + forgotten)])
     for line in shown["lines"]:
         group = groups[line["label"]]
         ends = [ended(group, comparison.score(group, metric), metric) for metric in metrics]
         others = [told(line["cells"][place]) for place in steps + forgotten]
-        chosen = chosen_rate(group)
-        lines.append([group.label, parameters(group), "–" if chosen is None else rate(chosen), *ends, *others])
+        chosen = "–" if (found := chosen_rate(group)) is None else rate(found)
+        lines.append([group.label, parameters(group), chosen, rank(group), *ends, *others])
     return markdown(header, lines)
 
 
@@ -112,6 +115,12 @@ def told(cell: dict) -> str:
 def parameters(group: Group) -> str:
     trained = group.cost("trainable_parameters")
     return f"{trained.mean:,.0f}" if trained else "–"
+
+
+def rank(group: Group) -> str:
+    """Singular values of ΔW above 1 % of the largest: of the layers that a run has kept them of, the middle count."""
+    counts = [sum(value > 0.01 * values[0] for value in values) for values in spectra(group).values()]
+    return f"{median(counts):.0f}" if counts else "–"
 
 
 def ended(group: Group, estimate: Estimate | None, metric: Metric) -> str:

@@ -55,11 +55,11 @@ def test_places_are_filled_and_nothing_else_is_touched(folder):
 def test_a_line_has_mean_and_half_width_or_says_that_it_is_one_seed(folder):
     table = script.tables(folder / "one").splitlines()
     header, _, base, mora, lora = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
-    assert header[:4] == ["method", "parameters", "learning rate", "exact match"]
-    assert base[:4] == ["base model", "–", "–", "0 %"]
+    assert header[:5] == ["method", "parameters", "learning rate", "rank of ΔW", "exact match"]
+    assert base[:5] == ["base model", "–", "–", "–", "0 %"]
     # Half of the 95 % interval of 0.90, 0.91, 0.92 is t(2 degrees) = 4.303 times 0.01 / sqrt(3).
-    assert mora[:4] == ["MoRA", "1,001", "1e-3", "91 % ± 2.5 (3 seeds)"]
-    assert lora[3] == "50 % (1 seed); 1 of 2 diverged"
+    assert mora[:5] == ["MoRA", "1,001", "1e-3", "3", "91 % ± 2.5 (3 seeds)"]
+    assert lora[4] == "50 % (1 seed); 1 of 2 diverged"
     assert "20.00 → 22.00 (×1.10)" in mora
 
 
@@ -69,8 +69,18 @@ def test_a_task_that_asks_has_its_shares_beside_what_one_answer_always_comes_to(
     write(tmp_path / "asked", [run(task="biomedical", metric="perplexity", evaluations=evaluations)])
     header, _, base, mora = (line.strip("| ").split(" | ") for line in script.tables(tmp_path / "asked").splitlines())
     accuracy = "quiz accuracy (the same answer always: 50 %)"
-    assert header[3:6] == ["perplexity (lower is better)", accuracy, "quiz macro F1"]
-    assert base[3:6] == ["20.00", "40 %", "30 %"] and mora[3:5] == ["10.00 (1 seed)", "40 % (1 seed)"]
+    assert header[4:7] == ["perplexity (lower is better)", accuracy, "quiz macro F1"]
+    assert base[4:7] == ["20.00", "40 %", "30 %"] and mora[4:6] == ["10.00 (1 seed)", "40 % (1 seed)"]
+
+
+def test_a_rank_counts_what_is_above_1_percent_of_the_largest_in_the_middle_layer(tmp_path):
+    spectrum = [
+        {"layer": f"layers.{place}", "singular_values": values, "r_hat": None}
+        for place, values in enumerate(([2.0] * 9, [3.0, 1.0, 0.04, 0.02], [1.0]))
+    ]
+    write(tmp_path / "one", [run(spectrum=spectrum), run("lora", spectrum=None)])
+    _, _, _, mora, lora = (line.strip("| ").split(" | ") for line in script.tables(tmp_path / "one").splitlines())
+    assert (mora[3], lora[3]) == ("3", "–")
 
 
 def test_the_summary_has_a_line_for_each_study_that_has_results(tmp_path):
