@@ -87,14 +87,15 @@ def results_table(comparison: Comparison) -> str:
 
 
 def measured(comparison: Comparison) -> list[Metric]:
-    """The main metric and the bits stored; of tasks that ask questions, the shares of right answers too."""
-    asks = comparison.task != "memorization"
-    others = (metric for metric in comparison.metrics if metric != comparison.metric)
-    wanted = (
+    """The main metric; of memory the bits stored too, of other tasks shares of right answers and other perplexities."""
+    others = [metric for metric in comparison.metrics if metric != comparison.metric]
+    if comparison.task == "memorization":
+        return [comparison.metric, *(metric for metric in others if metric.key.endswith(BITS))]
+    wanted = [
         metric
         for metric in others
-        if metric.key.endswith(BITS) or (asks and metric.share and not metric.key.endswith(MAJORITY))
-    )
+        if metric.key.endswith("perplexity") or (metric.share and not metric.key.endswith(MAJORITY))
+    ]
     return [comparison.metric, *wanted]
 
 

@@ -64,13 +64,14 @@ def test_a_line_has_mean_and_half_width_or_says_that_it_is_one_seed(folder):
 
 
 def test_a_task_that_asks_has_its_shares_beside_what_one_answer_always_comes_to(tmp_path):
-    asked = {"quiz_accuracy": 0.4, "quiz_majority": 0.5, "quiz_macro_f1": 0.3}
+    asked = {"quiz_accuracy": 0.4, "quiz_majority": 0.5, "quiz_macro_f1": 0.3, "books_perplexity": 30.0}
     evaluations = [{"step": step, "perplexity": 20.0 - step, "loss": 3.0, **asked} for step in (0, 10)]
     write(tmp_path / "asked", [run(task="biomedical", metric="perplexity", evaluations=evaluations)])
     header, _, base, mora = (line.strip("| ").split(" | ") for line in script.tables(tmp_path / "asked").splitlines())
     accuracy = "quiz accuracy (the same answer always: 50 %)"
-    assert header[4:7] == ["perplexity (lower is better)", accuracy, "quiz macro F1"]
-    assert base[4:7] == ["20.00", "40 %", "30 %"] and mora[4:6] == ["10.00 (1 seed)", "40 % (1 seed)"]
+    lower = "(lower is better)"
+    assert header[4:8] == [f"perplexity {lower}", accuracy, "quiz macro F1", f"books perplexity {lower}"]
+    assert base[4:8] == ["20.00", "40 %", "30 %", "30.00"] and mora[4:6] == ["10.00 (1 seed)", "40 % (1 seed)"]
 
 
 def test_a_rank_counts_what_is_above_1_percent_of_the_largest_in_the_middle_layer(tmp_path):
