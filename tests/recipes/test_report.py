@@ -17,7 +17,7 @@ from mora_peft.recipes.report import build_report, load_results
 from mora_peft.recipes.report_page import sections
 from mora_peft.recipes.report_page.charts import bar_chart, line_chart, scatter_chart
 from mora_peft.recipes.report_page.groups import gather
-from mora_peft.recipes.report_page.looks import look
+from mora_peft.recipes.report_page.looks import logarithmic, look
 from mora_peft.recipes.report_page.metrics import Metric
 from mora_peft.recipes.report_page.spectra import spectrum_charts, sweep_chart
 
@@ -61,6 +61,22 @@ def test_a_label_is_no_markup_in_a_chart_either():
     named = [line_chart(comparison.groups, "history", LOSS)["data"][0]["name"]]
     named += bar_chart(comparison.groups, lambda group: 1.0, "s")["data"][0]["y"]
     assert all("<" not in name and unescape(name) == "<b>x</b>" for name in named)
+
+
+@pytest.mark.parametrize(
+    ("values", "between"), [((171, 4375), "D2"), ((11, 99), "D2"), ((1, 1000), 1), ((1e-9, 1e3), 2)]
+)
+def test_a_logarithmic_axis_has_two_marks_at_least_and_few_of_them(values, between):
+    assert logarithmic(values)["dtick"] == between
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("models/SmolLM2-135M", "SmolLM2-135M"), ("configs/llama-small/config.json", "llama-small"), ("config.json",) * 2],
+)
+def test_a_model_is_called_by_its_own_name(model, name):
+    (comparison,) = gather([run(config={"model": model})])
+    assert name in report.facts(comparison)
 
 
 def test_neighbouring_methods_differ_in_colour_dash_and_marker():

@@ -137,11 +137,15 @@ def facts(comparison: Comparison) -> list[str]:
     """The line above the headline: how much was run, on what."""
     runs = comparison.runs
     steps = {run["steps"] for run in runs if number(run.get("steps"))}
-    models = {str(model) for run in runs if (model := settings(run).get("model"))}
+    models = {model_name(str(model)) for run in runs if (model := settings(run).get("model"))}
     devices = {str(run["device"]) for run in runs if run.get("device")}
     found = [counted(len(comparison.groups), "method"), counted(len(runs), "run")]
     if len(steps) == 1:
         found.append(f"{steps.pop():,} steps")
-    return (
-        found + [Path(value).name for value in models if len(models) == 1] + list(devices if len(devices) == 1 else [])
-    )
+    return found + list(models if len(models) == 1 else []) + list(devices if len(devices) == 1 else [])
+
+
+def model_name(model: str) -> str:
+    """A model's own name, without its folders; of a configuration alone, that of the folder it lies in."""
+    path = Path(model)
+    return path.parent.name if path.name == "config.json" and path.parent.name else path.name

@@ -72,8 +72,8 @@ def scale(values: list[float]) -> dict:
 
 
 def logarithmic(values: list[float]) -> dict:
-    """A logarithmic axis over positive values: marks at 1, 2 and 5 over few decades, at powers of ten over many."""
+    """A logarithmic axis over positive values: marks at powers of ten, and at 2 and 5 too where those may be few."""
     decades = math.log10(max(values) / min(values))
     small = min(values) < 1e-3 or max(values) >= 1e5
-    marks = {"dtick": "D2"} if decades < 1.3 else {"dtick": max(1, round(decades / 6))}
+    marks = {"dtick": "D2"} if decades < 2 else {"dtick": max(1, round(decades / 6))}
     return {"type": "log", **marks, **({"exponentformat": "power"} if small else {"tickformat": "~g"})}
