@@ -3,6 +3,7 @@
 from pathlib import Path
 from statistics import median
 
+import torch
 from markdown_table import markdown
 
 from mora_peft.recipes.report import load_results
@@ -14,6 +15,7 @@ from mora_peft.recipes.report_page.numbers import Estimate
 from mora_peft.recipes.report_page.spectra import spectra
 from mora_peft.recipes.report_page.tables import results
 from mora_peft.recipes.report_page.words import figures, rate
+from mora_peft.recipes.spectrum import summarize
 
 MAJORITY = "majority"
 
@@ -120,7 +122,7 @@ def parameters(group: Group) -> str:
 
 def rank(group: Group) -> str:
     """Singular values of ΔW above 1 % of the largest: of the layers that a run has kept them of, the middle count."""
-    counts = [sum(value > 0.01 * values[0] for value in values) for values in spectra(group).values()]
+    counts = [summarize(torch.tensor(values)).above_1_percent for values in spectra(group).values()]
     return f"{median(counts):.0f}" if counts else "–"
 
 
