@@ -30,7 +30,7 @@ def trial_runs(run: TrainConfig, trials: int, steps: int | None = None, seeds: i
             learning_rate=rate,
             seed=_SEED + number,
             steps=steps,
-            # Before and after is enough.
+            # Its last loss is all that counts.
             evaluate_every=steps,
             checkpoint_every=steps,
             forgetting_data=None,

@@ -127,7 +127,7 @@ def _train(
         forgetting.before(trainer.model, trainer.processing_class)
     from .trainer import Diverged
 
-    trainer.args.eval_on_start &= resume is None
+    trainer.args.eval_on_start &= resume is None and not config.trial
     status, message = "finished", None
     try:
         if resume and resume.name == f"checkpoint-{config.steps}":
@@ -367,10 +367,10 @@ def _summary(run: dict[str, Any]) -> str:
     """A run in one line: what it reached, by which method, in how many steps."""
     if run["status"] != "finished":
         return f"{run['label']} {run['status']}: {run['message']}"
-    first, last = (run["evaluations"][0], run["evaluations"][-1]) if run["evaluations"] else ({}, {})
+    ends = run["evaluations"][:1] + run["evaluations"][1:][-1:]
     reached = [
-        f"{name.replace('_', ' ')} {first[name]:.3f} -> {last[name]:.3f}"
+        f"{name.replace('_', ' ')} " + " -> ".join(f"{entry[name]:.3f}" for entry in ends)
         for name in ("exact_match", "character_accuracy", "loss")
-        if name in last
+        if ends and name in ends[-1]
     ]
     return f"{run['label']}, {run['steps']} steps" + "".join(f", {text}" for text in reached)
