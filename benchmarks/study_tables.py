@@ -89,14 +89,17 @@ def results_table(comparison: Comparison) -> str:
 
 
 def measured(comparison: Comparison) -> list[Metric]:
-    """The main metric; of memory the bits stored too, of other tasks shares of right answers and other perplexities."""
+    """The main metric; of memory the bits stored too, of others shares of right answers, perplexities or the loss."""
     others = [metric for metric in comparison.metrics if metric != comparison.metric]
     if comparison.task == "memorization":
         return [comparison.metric, *(metric for metric in others if metric.key.endswith(BITS))]
+    perplexities = any(metric.key.endswith("perplexity") for metric in comparison.metrics)
     wanted = [
         metric
         for metric in others
-        if metric.key.endswith("perplexity") or (metric.share and not metric.key.endswith(MAJORITY))
+        if metric.key.endswith("perplexity")
+        or (metric.share and not metric.key.endswith(MAJORITY))
+        or (metric.key == "loss" and not perplexities)
     ]
     return [comparison.metric, *wanted]
 

@@ -69,6 +69,8 @@ def test_a_comparison_searches_reports_and_repeats_nothing(settings):
         assert run["config"]["learning_rate"] == search.best(run["search"])
     trials = sorted(Path(config.output).glob("search/*/run.json"))
     assert len(trials) == 8
+    measured = [[entry["step"] for entry in json.loads(file.read_text())["evaluations"]] for file in trials]
+    assert measured == [[3]] * 8, "only what counts is measured"
     assert not list(Path(config.output).glob("search/*/adapter")), "a trial's weights are of no use"
     times = [file.stat().st_mtime_ns for file in trials]
     compare(config)
