@@ -29,6 +29,8 @@ STUDIES = {
     "math": "GSM8K, SmolLM2-135M, r=8",
     "pretraining": "texts from nothing, a model of 5.3 million weights, r=32",
 }
+# What a line shows instead of its study's main metric: so small a model solves next to none of these problems.
+INSTEAD = {"math": Metric("loss")}
 # The methods that it has a column for, as results call them.
 COLUMNS = (
     "MoRA (rotation)", "MoRA (rotation, fold)", "MoRA (sharing)", "LoRA", "DoRA", "MiSS", "Full fine-tuning",
@@ -42,7 +44,7 @@ def summary(folder: Path) -> str:
         if not (folder / study).is_dir():
             continue
         for comparison in gather(load_results([folder / study])):
-            metric = comparison.metric
+            metric = INSTEAD.get(study, comparison.metric)
             groups = {group.label: group for group in comparison.groups}
             start = comparison.before(metric)
             scores = (comparison.score(groups[label], metric) if label in groups else None for label in COLUMNS)

@@ -74,6 +74,16 @@ def test_a_task_that_asks_has_its_shares_beside_what_one_answer_always_comes_to(
     assert base[4:8] == ["20.00", "40 %", "30 %", "30.00"] and mora[4:6] == ["10.00 (1 seed)", "40 % (1 seed)"]
 
 
+def test_a_task_without_a_perplexity_has_its_loss_which_the_summary_shows_of_problems_too_hard(tmp_path):
+    evaluations = [{"step": step, "exact_match": 0.0, "loss": 3.0 - step / 10} for step in (0, 10)]
+    write(tmp_path / "math", [run(method="lora", task="math", evaluations=evaluations)])
+    header, _, base, lora = (line.strip("| ").split(" | ") for line in script.tables(tmp_path / "math").splitlines())
+    assert header[4:6] == ["exact match", "loss (lower is better)"]
+    assert base[4:6] == ["0 %", "3.000"] and lora[4:6] == ["0 % (1 seed)", "2.000 (1 seed)"]
+    line = script.summary(tmp_path).splitlines()[-1]
+    assert "| loss (lower is better) | 3.000 |" in line and "| 2.000 (1 seed) |" in line
+
+
 def test_a_rank_counts_what_is_above_1_percent_of_the_largest_in_the_middle_layer(tmp_path):
     spectrum = [
         {"layer": f"layers.{place}", "singular_values": values, "r_hat": None}
