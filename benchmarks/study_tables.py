@@ -24,8 +24,10 @@ STUDIES = {
     "memorization-small": "256 random pairs, a model of 1.3 million weights, r=1",
     "memorization-speed": "128 random pairs, SmolLM2-135M, r=8, 120 steps",
     "biomedical": "research articles, SmolLM2-135M, r=8",
+    "biomedical-second": "the same at half of the adapters' rates",
     "finance": "business reports, SmolLM2-135M, r=8",
     "instruction": "instructions, SmolLM2-135M, r=8",
+    "instruction-second": "the same at half of the adapters' rates",
     "math": "GSM8K, SmolLM2-135M, r=8",
     "pretraining": "texts from nothing, a model of 5.3 million weights, r=32",
 }

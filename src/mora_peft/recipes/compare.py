@@ -43,7 +43,7 @@ class CompareConfig(Settings):
         methods: The methods to compare.
         seeds: Each method is trained once with each of these seeds.
         trials: Learning rates to try for each method, a factor of 2 apart, on rows held out for it; 0 for no search.
-        trial_steps: Steps of such a trial; without it as many as in a run.
+        trial_steps: Steps of such a trial; without it as many as in a run: shorter ones can choose a wrong rate for it.
         trial_seeds: Seeds that each learning rate is tried with; their mean loss counts, and all must finish.
         jobs: Runs at a time, each with one thread; without it as many as there are processor cores, or one on a GPU.
     """
