@@ -53,6 +53,45 @@ def test_only_lora_plus_has_an_optimizer_of_its_own(tuned):
     assert tuned("lora").optimizer is None and tuned("mora").optimizer is None
 
 
+@pytest.mark.parametrize("method", ["mora", "lora", "asymmetric-lora", "miss", "hira", "remora"])
+def test_muon_moves_every_matrix_in_all_of_its_directions_alike(method, tuned, tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-2, weight_decay=0.0, use_cpu=True)
+    result = tuned(method, optimizer="muon")
+    trained = [parameter for parameter in result.model.parameters() if parameter.requires_grad]
+    before = [parameter.detach().clone() for parameter in trained]
+    optimizer = result.optimizer(arguments)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in trained:  # gradients with one direction far above the others
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.grad = noise + 10 * torch.outer(noise[:, 0].sign(), noise[0].sign())
+    optimizer.step()
+    for start, parameter in zip(before, trained, strict=True):
+        step = (parameter - start).detach()
+        assert spread(step) < 2 < spread(parameter.grad)
+        assert 0.5 < step.square().mean().sqrt() / (0.2 * arguments.learning_rate) < 1.5
+
+
+def spread(matrix: torch.Tensor) -> float:
+    """The largest singular value over the middle one."""
+    values = torch.linalg.svdvals(matrix)
+    return float(values[0] / values[len(values) // 2])
+
+
+@pytest.mark.parametrize("method", ["full", "dora", "vera", "prompt"])
+def test_muon_is_refused_where_not_only_matrices_are_trained(method, tuned, tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-2, use_cpu=True)
+    with pytest.raises(UserError, match=r"Muon is for matrices between features, which \S+ of shape \["):
+        tuned(method, optimizer="muon").optimizer(arguments)
+
+
+def test_optimizers_are_named_or_the_methods_own(tuned):
+    assert tuned("mora", optimizer="adamw").optimizer is None
+    with pytest.raises(UserError, match="'adam': expected adamw or muon"):
+        tuned("mora", optimizer="adam")
+    with pytest.raises(UserError, match=r"lora\+ has an optimizer of its own"):
+        tuned("lora+", optimizer="muon")
+
+
 def test_dora_has_magnitudes_that_count(tuned):
     model = tuned("dora").model
     magnitudes = weights(model, "lora_magnitude_vector")

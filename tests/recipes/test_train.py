@@ -53,17 +53,25 @@ def stop_at(monkeypatch, step: int) -> None:
 def whole(settings, tmp_path):
     """A run that was never interrupted, by method."""
 
-    def run(method: str) -> Path:
-        own = {"output": str(tmp_path / "whole"), "method": method, "method_options": OPTIONS.get(method, {})}
+    def run(method: str, **options) -> Path:
+        options = options or OPTIONS.get(method, {})
+        own = {"output": str(tmp_path / "whole"), "method": method, "method_options": options}
         return train.train(train.TrainConfig(**settings | own))
 
     return run
 
 
-@pytest.mark.parametrize("method", ["mora", "lora", "lora+", "full", "prompt", "relora", "remora"])
-def test_an_interrupted_run_ends_in_the_same_weights(method, settings, whole, monkeypatch):
-    expected = whole(method)
-    config = train.TrainConfig(**settings, method=method, method_options=OPTIONS.get(method, {}))
+MUON = {"operator": "sharing", "optimizer": "muon"}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [*((name, OPTIONS.get(name, {})) for name in ("mora", "lora", "lora+", "full", "prompt", "relora", "remora")),
+     ("mora", MUON)],
+)  # fmt: skip
+def test_an_interrupted_run_ends_in_the_same_weights(method, options, settings, whole, monkeypatch):
+    expected = whole(method, **options)
+    config = train.TrainConfig(**settings, method=method, method_options=options)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_at(patch, 5)
         train.train(config)

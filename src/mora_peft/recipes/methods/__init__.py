@@ -29,6 +29,7 @@ from .build import (
     prompt,
 )
 from .method import Method, Tuned
+from .optimizers import optimizer_named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -81,17 +82,23 @@ def apply(
 ) -> Tuned:
     """Make `base` ready to train with the method `name` at the budget of a LoRA of rank `r`.
 
-    Options that set the method's size themselves stand; the note then says how far off the budget they are.
+    The option `optimizer` is adamw or muon, for methods without an optimizer of their own. Options that set the
+    method's size themselves stand; the note then says how far off the budget they are.
 
     Raises UserError for an unknown method, an unknown option, or target modules that match nothing.
     """
     method = method_named(name)
     budget = budget_for(base, r, target_modules)
-    built = method.build(base, budget, options or {})
+    options = dict(options or {})
+    chosen = options.pop("optimizer", None)
+    built = method.build(base, budget, options)
+    if chosen is not None and built.optimizer:
+        raise UserError(f"{name} has an optimizer of its own: leave out the option optimizer.")
+    optimizer = built.optimizer or optimizer_named(chosen or "adamw", built.model)
     trainable = sum(parameter.numel() for parameter in built.model.parameters() if parameter.requires_grad)
     share = trainable / budget.parameters
     note = f"{share:.3g} times the budget: {method.limit}" if abs(share - 1) > TOLERANCE else None
-    return Tuned(built.model, budget.parameters, trainable, note, built.optimizer, built.callbacks)
+    return Tuned(built.model, budget.parameters, trainable, note, optimizer, built.callbacks)
 
 
 def _words(options: dict[str, Any]) -> list[str]:
