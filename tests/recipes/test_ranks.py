@@ -208,6 +208,8 @@ def test_sharding_that_would_be_passed_over_is_refused(settings, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match="on accelerators only"):
         train.train(train.TrainConfig(**settings))
+    with pytest.raises(UserError, match="FSDP shards AdamW only"):
+        train.train(train.TrainConfig(**settings | {"method_options": {"optimizer": "muon"}}))
 
 
 def test_the_loss_of_a_process_is_told_and_other_errors_are_not_hidden(monkeypatch):

@@ -74,10 +74,20 @@ def check_sharding(sharded: bool, embeddings: bool) -> None:
     `embeddings`: they are trained beside an adapter. Their two names for one weight fail in Accelerate where the first
     process alone reads the base.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and not sharded:
+    if _sharding_asked_for() and not sharded:
         raise UserError("Accelerate shards weights (FSDP) on accelerators only: on a CPU start the run without it.")
     if sharded and embeddings and os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true":
         raise UserError(
             "Embeddings beside an adapter cannot be handed out by one process: start the run with "
             "`accelerate launch --fsdp_cpu_ram_efficient_loading false`."
         )
+
+
+def check_optimizer(own: bool) -> None:
+    """UserError where FSDP was asked for and the method brings an optimizer, which Transformers will not shard."""
+    if own and _sharding_asked_for():
+        raise UserError("FSDP shards AdamW only: start the run without it, or take a method without another optimizer.")
+
+
+def _sharding_asked_for() -> bool:
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

@@ -232,6 +232,7 @@ def _prepare(
     for rows in filter(None, (train_rows, eval_rows)):
         check_template(rows, tokenizer)
     tuned = apply(config.method, base, config.r, config.target_modules, config.method_options)
+    ranks.check_optimizer(own=tuned.optimizer is not None)
     if embeddings and (count := train_embeddings(tuned.model)):
         note = f"{count:,} weights of embeddings and output layer are trained beside it"
         tuned = replace(tuned, budget_note="; ".join(filter(None, (tuned.budget_note, note))))

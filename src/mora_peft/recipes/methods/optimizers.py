@@ -1,4 +1,4 @@
-"""The optimizers that a method can be trained with, by its option `optimizer`: AdamW, or Muon for what is all matrices."""
+"""The optimizers that a method can be trained with, by its option `optimizer`: AdamW, or Muon for matrices."""
 
 from functools import partial
 from typing import TYPE_CHECKING
