@@ -18,6 +18,7 @@ TARGETS = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 METHODS = {
     "lora": lambda: LoraConfig(r=8, **TARGETS),
     "mora-sharing": lambda: MoraConfig(r=8, operator="sharing", **TARGETS),
+    "mora-sharing-muon": lambda: MoraConfig(r=8, operator="sharing", **TARGETS),
     "mora-rotation": lambda: MoraConfig(r=8, operator="rotation", **TARGETS),
     "mora-rotation-fold": lambda: MoraConfig(r=8, operator="rotation", fold=True, **TARGETS),
     "miss": lambda: MissConfig(r=15, **TARGETS),
@@ -35,7 +36,7 @@ def main(dtype: torch.dtype, repeats: int = 7) -> None:
         model.train()
         trained = [p for p in model.parameters() if p.requires_grad]
         parameters[name] = sum(p.numel() for p in trained)
-        optimizer = torch.optim.AdamW(trained, lr=1e-4)
+        optimizer = (torch.optim.Muon if name.endswith("muon") else torch.optim.AdamW)(trained, lr=1e-4)
 
         def step(model=model, optimizer=optimizer) -> None:
             model(input_ids=ids, labels=ids).loss.backward()

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from mora_peft.errors import UserError
 from mora_peft.operators import LAYOUTS
-from mora_peft.recipes.methods import apply
+from mora_peft.recipes.methods import METHODS, apply, first_rate
 from mora_peft.recipes.methods.build import LONGEST_PROMPT
 from mora_peft.recipes.models import load_base
 
@@ -86,6 +86,7 @@ def test_muon_is_refused_where_not_only_matrices_are_trained(method, tuned, tmp_
 
 def test_optimizers_are_named_or_the_methods_own(tuned):
     assert tuned("mora", optimizer="adamw").optimizer is None
+    assert first_rate("mora", {"optimizer": "muon"}) > first_rate("mora", {}) == METHODS["mora"].learning_rate
     with pytest.raises(UserError, match="'adam': expected adamw or muon"):
         tuned("mora", optimizer="adam")
     with pytest.raises(UserError, match=r"lora\+ has an optimizer of its own"):

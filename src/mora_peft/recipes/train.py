@@ -15,7 +15,7 @@ from .data import check_template, load_rows, spoken
 from .files import whole_folder, write_json
 from .forgetting import Forgetting
 from .libraries import quiet_libraries
-from .methods import METHODS, apply, label, method_named
+from .methods import METHODS, apply, first_rate, label
 from .models import is_configuration, load_base, resolve_dtype
 from .runs import NOTES, claim, is_finished, make_room, read_json, read_run
 from .settings import Settings
@@ -60,7 +60,7 @@ class TrainConfig(Settings):
         if self.peft_config is not None:
             self.method, self.method_options = "peft", {**self.method_options, "config": self.peft_config}
         if self.learning_rate is None:
-            self.learning_rate = method_named(self.method).learning_rate
+            self.learning_rate = first_rate(self.method, self.method_options)
         if not self.learning_rate > 0:
             raise UserError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if self.method == "prompt" and self.packing in ("all", "batch"):
