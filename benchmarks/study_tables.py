@@ -23,6 +23,7 @@ MAJORITY = "majority"
 STUDIES = {
     "memorization-small": "256 random pairs, a model of 1.3 million weights, r=1",
     "memorization-speed": "128 random pairs, SmolLM2-135M, r=8, 120 steps",
+    "memorization-speed-muon": "the same in 60 steps",
     "biomedical": "research articles, SmolLM2-135M, r=8",
     "biomedical-second": "the same at half of the adapters' rates",
     "finance": "business reports, SmolLM2-135M, r=8",
@@ -40,7 +41,10 @@ COLUMNS = (
 
 
 def summary(folder: Path) -> str:
-    """A line for each study in `folder`: what it measured before learning, and what each method came to."""
+    """A line for each study in `folder`: what it measured before learning, and what each method came to.
+
+    Where methods were trained by Muon too, a further line has those.
+    """
     lines = []
     for study, words in STUDIES.items():
         if not (folder / study).is_dir():
@@ -49,10 +53,18 @@ def summary(folder: Path) -> str:
             metric = INSTEAD.get(study, comparison.metric)
             groups = {group.label: group for group in comparison.groups}
             start = comparison.before(metric)
-            scores = (comparison.score(groups[label], metric) if label in groups else None for label in COLUMNS)
-            ends = [spread(score, metric) for score in scores]
-            lines.append([words, heading(metric, comparison), "–" if start is None else metric.form(start), *ends])
+            for said, labels in ((words, COLUMNS), (f"{words}, by Muon", [by_muon(label) for label in COLUMNS])):
+                scores = [comparison.score(groups[label], metric) if label in groups else None for label in labels]
+                if any(scores):
+                    ends = [spread(score, metric) for score in scores]
+                    before = "–" if start is None else metric.form(start)
+                    lines.append([said, heading(metric, comparison), before, *ends])
     return markdown(["learned", "measured", "before", *COLUMNS], lines)
+
+
+def by_muon(label: str) -> str:
+    """The label of a method that is trained by Muon."""
+    return f"{label[:-1]}, muon)" if label.endswith(")") else f"{label} (muon)"
 
 
 def tables(folder: Path) -> str:

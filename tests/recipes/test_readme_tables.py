@@ -103,6 +103,19 @@ def test_the_summary_has_a_line_for_each_study_that_has_results(tmp_path):
     assert cells["MiSS"].endswith("(1 seed)") and cells["DoRA"] == "–"
 
 
+def test_the_summary_has_a_further_line_for_what_muon_trained(tmp_path):
+    by_adamw = [run("lora"), run(label="MoRA (sharing)")]
+    by_muon = [run("lora-muon", label="LoRA (muon)", scores=(0.0, 0.7)), run("m", label="MoRA (sharing, muon)")]
+    write(tmp_path / "memorization-speed", [*by_adamw, *by_muon])
+    header, _, adamw, muon = (row.strip("| ").split(" | ") for row in script.summary(tmp_path).splitlines())
+    assert muon[0] == f"{adamw[0]}, by Muon"
+    ends = [dict(zip(header, row, strict=True)) for row in (adamw, muon)]
+    assert [(end["LoRA"], end["MoRA (sharing)"], end["MiSS"]) for end in ends] == [
+        ("100 % (1 seed)", "100 % (1 seed)", "–"),
+        ("70 % (1 seed)", "100 % (1 seed)", "–"),
+    ]
+
+
 def test_a_study_of_capacity_has_a_column_for_each_number_of_pairs(folder):
     first, *others = script.tables(folder / "two").split("\n\n")
     assert "| bits per trainable parameter | 128 pairs | 512 pairs |" in first and "| LoRA |" in first

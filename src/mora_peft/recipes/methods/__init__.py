@@ -66,7 +66,7 @@ def method_named(name: str) -> Method:
 
 
 def first_rate(name: str, options: dict[str, Any]) -> float:
-    """A first guess of the learning rate: the row's, or three times it by Muon, whose best were up to 5 times as high."""
+    """A first guess of the learning rate: the row's, or for Muon, whose best were up to 5 times as high, 3 times it."""
     return method_named(name).learning_rate * (3 if options.get("optimizer") == "muon" else 1)
 
 
