@@ -138,6 +138,7 @@ def test_where_no_share_comes_to_99_percent_the_mark_is_where_lora_ended():
         run("lora", 1, (9.0, 6.0, 5.4), metric="perplexity"),
         run("mora", 0, (9.0, 5.3, 5.0), metric="perplexity"),
         run("miss", 0, (9.0, 7.0, 6.0), metric="perplexity"),
+        run("lora", 0, (9.0, 8.0, 7.0), metric="perplexity", label="LoRA (muon)", run="lora-muon-seed0"),
     ]
     found = cells(found)
     (title,) = [title for title in found["LoRA"] if title.startswith("Steps")]

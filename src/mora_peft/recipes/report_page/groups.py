@@ -100,9 +100,10 @@ class Comparison:
 
     @property
     def reference(self) -> Group | None:
-        """LoRA, the method to measure others by, where it ran as it is and ended with a score."""
+        """LoRA, the method to measure others by, where it ended with a score: as it is, or in the one way that it ran."""
         found = [group for group in self.groups if group.method == "lora" and self.score(group)]
-        return found[0] if len(found) == 1 else None
+        plain = [group for group in found if group.label == "LoRA"] or found
+        return plain[0] if len(plain) == 1 else None
 
     def marks(self) -> list[tuple[float, str]]:
         """Levels of the main metric to count the steps to, each with a title.
