@@ -100,7 +100,7 @@ class Comparison:
 
     @property
     def reference(self) -> Group | None:
-        """LoRA, the method to measure others by, where it ended with a score: as it is, or in the one way that it ran."""
+        """LoRA, which others are measured by, where it ended with a score: as it is, or in the one way that it ran."""
         found = [group for group in self.groups if group.method == "lora" and self.score(group)]
         plain = [group for group in found if group.label == "LoRA"] or found
         return plain[0] if len(plain) == 1 else None
