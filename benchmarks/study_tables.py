@@ -32,8 +32,9 @@ STUDIES = {
     "math": "GSM8K, SmolLM2-135M, r=8",
     "pretraining": "texts from nothing, a model of 5.3 million weights, r=32",
 }
-# What a line shows instead of its study's main metric: so small a model solves next to none of these problems.
-INSTEAD = {"math": Metric("loss")}
+# What a line shows instead of its study's main metric: so small a model solves next to none of these problems, and in
+# so few steps LoRA has none of these pairs right yet.
+INSTEAD = {"math": Metric("loss"), "memorization-speed-muon": Metric("loss")}
 # The methods that it has a column for, as results call them.
 COLUMNS = (
     "MoRA (rotation)", "MoRA (rotation, fold)", "MoRA (sharing)", "LoRA", "DoRA", "MiSS", "Full fine-tuning",
@@ -105,10 +106,11 @@ def results_table(comparison: Comparison) -> str:
 
 
 def measured(comparison: Comparison) -> list[Metric]:
-    """The main metric; of memory the bits stored too, of others shares of right answers, perplexities or the loss."""
+    """The main metric; of memory bits stored, or the loss; of others right answers, perplexities, or the loss."""
     others = [metric for metric in comparison.metrics if metric != comparison.metric]
     if comparison.task == "memorization":
-        return [comparison.metric, *(metric for metric in others if metric.key.endswith(BITS))]
+        bits = [metric for metric in others if metric.key.endswith(BITS)]
+        return [comparison.metric, *(bits or [metric for metric in others if metric.key == "loss"])]
     perplexities = any(metric.key.endswith("perplexity") for metric in comparison.metrics)
     wanted = [
         metric
