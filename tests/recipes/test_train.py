@@ -268,6 +268,16 @@ def test_when_checkpoints_are_written_matters_only_where_the_best_is_kept(settin
     assert len(marks()) == 1 and len(marks(keep="best")) == 2
 
 
+def test_the_order_of_a_tasks_options_is_beside_the_point(settings, tmp_path):
+    options = {}
+    for name, text in (("texts", "one"), ("train", "two")):
+        options[name] = str(tmp_path / f"{name}.jsonl")
+        Path(options[name]).write_text(text)
+    either = [options, dict(reversed(options.items()))]
+    found = [asdict(train.TrainConfig(**settings)) | {"task_options": options} for options in either]
+    assert len(set(map(provenance.fingerprint, found))) == 1
+
+
 @pytest.mark.parametrize("options", [
     {"learning_rate": -1.0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"warmup": -1.0},
     {"weight_decay": -0.1}, {"max_grad_norm": -1.0},

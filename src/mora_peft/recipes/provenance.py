@@ -46,7 +46,7 @@ def _sources(config: dict[str, Any]) -> list[Path]:
     """The files and folders that a run's settings name, those in its task's and its method's options included."""
     values = [config.get(name) for name in ("data", "eval_data", "forgetting_data", "peft_config")]
     for options in ("task_options", "method_options"):
-        for value in (config.get(options) or {}).values():
+        for _, value in sorted((config.get(options) or {}).items()):  # in whatever order a file has them
             values += value if isinstance(value, list) else [value]
     model = config.get("model")
     values += [model] if model and str(model).endswith(".json") else []
