@@ -9,7 +9,6 @@ from markdown_table import markdown
 from mora_peft.recipes.report import load_results
 from mora_peft.recipes.report_page.capacity import BITS, Store, stores
 from mora_peft.recipes.report_page.groups import Comparison, Group, gather
-from mora_peft.recipes.report_page.headline import chosen_rate
 from mora_peft.recipes.report_page.metrics import Metric
 from mora_peft.recipes.report_page.numbers import Estimate
 from mora_peft.recipes.report_page.spectra import spectra
@@ -100,7 +99,7 @@ def results_table(comparison: Comparison) -> str:
         group = groups[line["label"]]
         ends = [ended(group, comparison.score(group, metric), metric) for metric in metrics]
         others = [told(line["cells"][place]) for place in steps + forgotten]
-        chosen = "–" if (found := chosen_rate(group)) is None else rate(found)
+        chosen = "–" if (found := group.learning_rate) is None else rate(found)
         lines.append([group.label, parameters(group), chosen, rank(group), *ends, *others])
     return markdown(header, lines)
 

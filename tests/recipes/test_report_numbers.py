@@ -146,6 +146,13 @@ def test_where_no_share_comes_to_99_percent_the_mark_is_where_lora_ended():
     assert [found[name][title]["value"] for name in ("LoRA", "MoRA", "miss")] == [20, 10, None]
 
 
+def test_a_method_at_two_rates_is_two_lines_that_say_so():
+    slow, quick = ({"run": f"lora{rate}-seed0", "config": {"learning_rate": rate}} for rate in (0.001, 0.0025))
+    assert set(cells([run("lora", **slow), run("lora", **quick), run()])) == {"LoRA at 1e-3", "LoRA at 2.5e-3", "MoRA"}
+    alike = quick | {"config": slow["config"]}
+    assert set(cells([run("lora", **slow), run("lora", **alike)])) == {"LoRA, lora0.001", "LoRA, lora0.0025"}
+
+
 @pytest.mark.parametrize(("metric", "finals", "start"), [("exact_match", (0.9, 0.4), 0.0), ("perplexity", (4, 9), 20)])
 def test_the_table_has_the_best_first(metric, finals, start):
     found = [run(name, 0, (start, final), metric=metric) for name, final in zip(("lora", "mora"), finals, strict=True)]

@@ -10,7 +10,7 @@ from mora_peft.errors import UserError
 
 from .metrics import Metric
 from .numbers import Estimate, final, forgetting, initial, number, rows, settings, steps_to
-from .words import percent
+from .words import percent, rate
 
 # Two methods are of equal size when their trainable parameters agree with the budget this closely.
 BUDGET_TOLERANCE = 0.02
@@ -39,6 +39,11 @@ class Group:
     def cost(self, key: str) -> Estimate | None:
         """A number that a run has whether it finished or not; finished runs come first."""
         return Estimate.of(number(run.get(key)) for run in self.finished or self.runs)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """What its runs were trained at."""
+        return next((found for run in self.runs if (found := number(settings(run).get("learning_rate")))), None)
 
     def share_of_budget(self) -> float | None:
         trained, budget = self.cost("trainable_parameters"), self.cost("budget_parameters")
@@ -190,12 +195,17 @@ def gather(results: list[dict]) -> list[Comparison]:
 
 
 def groups_of(families: dict[tuple, list[dict]]) -> list[Group]:
-    shared = Counter(label for label, _ in families)
-    groups = []
+    """A group for each family; those of one label are told apart by learning rate, or else by their names."""
+    of_label: dict[str, dict[str, Group]] = {}
     for (label, family), runs in families.items():
         runs.sort(key=lambda run: (number(run.get("seed")) is None, number(run.get("seed"))))
-        shown = label if shared[label] == 1 else f"{label}, {family}"
-        groups.append(Group(shown, str(runs[0].get("method") or ""), runs))
+        of_label.setdefault(label, {})[family] = Group(label, str(runs[0].get("method") or ""), runs)
+    for alike in of_label.values():
+        rates = {group.learning_rate for group in alike.values()}
+        by_rate = len(rates) == len(alike) and None not in rates
+        for family, group in alike.items() if len(alike) > 1 else ():
+            group.label += f" at {rate(group.learning_rate)}" if by_rate else f", {family}"
+    groups = [group for alike in of_label.values() for group in alike.values()]
     return sorted(groups, key=lambda group: ("mora" not in group.method.lower(), group.label.casefold()))
 
 

@@ -2,7 +2,7 @@
 
 from .groups import Comparison, Group
 from .metrics import Metric
-from .numbers import Estimate, forgotten, number, rows, settings, steps_to
+from .numbers import Estimate, forgotten, number, rows, steps_to
 from .words import counted, few, figures, listed, percent, rate, sentence, times
 
 
@@ -167,16 +167,11 @@ def trials(group: Group) -> list[dict]:
     return sorted(usable, key=lambda trial: trial["learning_rate"])
 
 
-def chosen_rate(group: Group) -> float | None:
-    """The learning rate that a method's runs were trained with."""
-    return next((found for run in group.runs if (found := number(settings(run).get("learning_rate")))), None)
-
-
 def edges(comparison: Comparison) -> list[str]:
     """Which methods' learning rates were the lowest or the highest tried, so that a better one may lie beyond."""
     found = []
     for group in comparison.groups:
-        tried, chosen = [trial["learning_rate"] for trial in trials(group)], chosen_rate(group)
+        tried, chosen = [trial["learning_rate"] for trial in trials(group)], group.learning_rate
         if len(tried) > 1 and chosen in (tried[0], tried[-1]):
             found.append(f"{group.label} ({rate(chosen)})")
     if not found:

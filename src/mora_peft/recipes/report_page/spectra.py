@@ -5,7 +5,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from .groups import Group
-from .headline import chosen_rate, trials
+from .headline import trials
 from .looks import FIXED, figure, logarithmic, scale, strokes
 from .numbers import number, numbers, rows
 from .words import rate
@@ -95,9 +95,9 @@ def sweep_chart(groups: list[Group]) -> dict | None:
                 hovertemplate=hover, **style
             )
         )  # fmt: skip
-        if chosen_rate(group) in x:
+        if group.learning_rate in x:
             ring = style["marker"] | {"symbol": "circle-open", "size": 16, "line": {"width": 2}}
-            at = x.index(chosen_rate(group))
+            at = x.index(group.learning_rate)
             traces.append(
                 go.Scatter(x=[x[at]], y=[y[at]], mode="markers", marker=ring, hoverinfo="skip", cliponaxis=False,
                            meta=index)

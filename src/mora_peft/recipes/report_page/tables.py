@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .groups import Comparison, Group
-from .headline import chosen_rate
 from .looks import look
 from .metrics import Metric
 from .numbers import Estimate, forgetting, forgotten, initial, steps_to
@@ -51,7 +50,7 @@ def sizes(comparison: Comparison) -> dict:
     columns = [
         Column("Trainable parameters", True, cost("trainable_parameters", "{:,.0f}".format)),
         Column("Share of budget", True, lambda group: cell(group.share_of_budget(), percent)),
-        Column("Learning rate", True, lambda group: cell(chosen_rate(group), rate)),
+        Column("Learning rate", True, lambda group: cell(group.learning_rate, rate)),
         Column("Tokens learned", True, cost("tokens", "{:,.0f}".format)),
         Column("Step time", True, cost("step_seconds_median", lambda value: f"{figures(value)} s")),
         Column("Peak memory", True, cost("peak_memory_bytes", size)),
