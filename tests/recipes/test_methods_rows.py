@@ -84,6 +84,13 @@ def test_muon_is_refused_where_not_only_matrices_are_trained(method, tuned, tmp_
         tuned(method, optimizer="muon").optimizer(arguments)
 
 
+def test_muon_is_refused_where_matrices_are_cut_up(tuned, tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    arguments.deepspeed_plugin = object()
+    with pytest.raises(UserError, match="DeepSpeed cuts up"):
+        tuned("mora", optimizer="muon").optimizer(arguments)
+
+
 def test_optimizers_are_named_or_the_methods_own(tuned):
     assert tuned("mora", optimizer="adamw").optimizer is None
     assert first_rate("mora", {"optimizer": "muon"}) > first_rate("mora", {}) == METHODS["mora"].learning_rate

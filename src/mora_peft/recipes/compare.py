@@ -24,7 +24,7 @@ class Contender:
 
     Args:
         method: How to fine-tune: mora, lora, full, prompt or any other of the README's table.
-        method_options: Options of the method's PEFT configuration.
+        method_options: Options of the method's PEFT configuration; and optimizer, adamw or muon.
         peft_config: JSON file with the configuration of any PEFT method, in place of `method`.
         learning_rate: Peak learning rate; methods differ in what suits them. With trials, the middle of the search.
     """

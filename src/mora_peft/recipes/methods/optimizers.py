@@ -27,10 +27,12 @@ def muon(model: "Module", arguments: "TrainingArguments") -> "Optimizer":
     be (Liu et al. 2025, arXiv 2502.16982, section 2.2). An r_hat x r_hat matrix costs 30 r_hat^3 operations a step, in
     bfloat16, where each token costs at least 6 r_hat^2; Muon keeps one number for each weight, where AdamW keeps two.
 
-    Raises UserError where something else is trained than matrices between features.
+    Raises UserError where something else is trained than matrices between features, and under DeepSpeed.
     """
     import torch
 
+    if arguments.deepspeed_plugin:
+        raise UserError("Muon needs whole matrices, which DeepSpeed cuts up: leave out one or the other.")
     lookups = {module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, parameter in trained.items():
