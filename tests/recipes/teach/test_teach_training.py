@@ -65,4 +65,7 @@ def test_facts_are_as_many_as_are_seen_a_few_times_in_the_time():
 def test_a_learning_rate_is_for_the_method_that_it_was_given_for():
     config = TeachConfig(folder="f", model="m", output="o", learning_rate=1e-3, versus="lora")
     assert rate(config, "mora", config.method_options) == 1e-3
-    assert rate(config, "lora", {}) == rate(TeachConfig(folder="f", model="m", output="o"), "lora", {}) == 4e-3
+    mine = TeachConfig(folder="f", model="m", output="o")
+    assert rate(mine, "mora", {"operator": "sharing", "layout": "grouped-grouped"}) == 2e-3
+    assert rate(mine, "mora", {"operator": "sharing", "optimizer": "muon"}) > 4e-3
+    assert rate(config, "lora", {}) == rate(mine, "lora", {}) == 4e-3

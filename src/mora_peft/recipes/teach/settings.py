@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mora_peft.errors import UserError
-from mora_peft.recipes.methods import first_rate, method_named, slug
+from mora_peft.recipes.methods import first_rate, method_named
 
-#: Learning rates that were best for remembering facts with SmolLM2-135M at r=8; other methods keep their first guess.
-RATES = {"mora-rotation": 4e-3, "mora-sharing": 2e-3, "lora": 4e-3}
+#: AdamW's learning rates that were best for facts with SmolLM2-135M at r=8; other methods keep their first guess.
+RATES = {"mora rotation": 4e-3, "mora sharing": 2e-3, "lora": 4e-3}
 
 FEW = 1.5  # passes; with less a model learns little
 
@@ -111,4 +111,5 @@ def rate(config: TeachConfig, method: str, options: dict[str, Any]) -> float:
     """The learning rate to teach with: the one given, for the method that it was given for, or the best known."""
     if config.learning_rate is not None and method == config.method:
         return config.learning_rate
-    return RATES.get(slug(method, options), first_rate(method, options))
+    known = RATES.get(f"{method} {options['operator']}" if options.get("operator") else method)
+    return known if known and options.get("optimizer") != "muon" else first_rate(method, options)
