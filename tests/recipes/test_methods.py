@@ -95,5 +95,7 @@ def test_labels_and_slugs_tell_the_rows_apart():
 def test_names_come_from_the_options():
     assert label("mora", {"operator": "rotation", "fold": True}) == "MoRA (rotation, fold)"
     assert slug("mora", {"operator": "rotation", "fold": True}) == "mora-rotation-fold"
+    assert label("lora", {"target_modules": ["q_proj", "v_proj"]}) == "LoRA (q_proj+v_proj)"
+    assert slug("lora", {"layers_to_transform": [0, 1]}) == "lora-layers_to_transform-0+1"
     assert slug("lora", {}) == "lora"
     assert "/" not in slug("lora", {"init": "../x"})

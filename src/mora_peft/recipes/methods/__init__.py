@@ -107,8 +107,14 @@ def apply(
 
 
 def _words(options: dict[str, Any]) -> list[str]:
-    """Options as short words: a name stands for itself, a file for its stem, True for the option's name, else both."""
-    return [
-        Path(value).stem if isinstance(value, str) else name if value is True else f"{name}={value}"
-        for name, value in options.items()
-    ]
+    """Options as short words: names stand for themselves, files for their stems, True for its option, else both."""
+    return [_word(name, value) for name, value in options.items()]
+
+
+def _word(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return Path(value).stem
+    if isinstance(value, list):
+        joined = "+".join(map(str, value))
+        return joined if all(isinstance(part, str) for part in value) else f"{name}={joined}"
+    return name if value is True else f"{name}={value}"
