@@ -1,6 +1,7 @@
 """What makes single methods what they are."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -77,10 +78,46 @@ def spread(matrix: torch.Tensor) -> float:
     return float(values[0] / values[len(values) // 2])
 
 
-@pytest.mark.parametrize("method", ["full", "dora", "vera", "prompt"])
-def test_muon_is_refused_where_not_only_matrices_are_trained(method, tuned, tmp_path):
+def gradients(parameters: list[torch.nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+
+
+@pytest.mark.parametrize(("method", "rest"), [("full", r"embed_tokens|lm_head|norm"), ("dora", "magnitude")])
+def test_beside_muon_adamw_trains_what_is_no_matrix_between_features(method, rest, tuned, tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-2, weight_decay=0.0, use_cpu=True)
+    result = tuned(method, optimizer="muon")
+    trained = {name: weight for name, weight in result.model.named_parameters() if weight.requires_grad}
+    others = [weight for name, weight in trained.items() if re.search(rest, name)]
+    matrices = [weight for name, weight in trained.items() if not re.search(rest, name)]
+    assert others and matrices
+    twins = [[torch.nn.Parameter(weight.detach().clone()) for weight in part] for part in (matrices, others)]
+    alone = [
+        torch.optim.Muon(twins[0], lr=1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(twins[1], lr=1e-2, weight_decay=0.0),
+    ]
+    optimizer = result.optimizer(arguments)
+    schedules = [torch.optim.lr_scheduler.StepLR(each, step_size=1, gamma=0.5) for each in (optimizer, *alone)]
+    for step in range(4):
+        if step == 2:  # goes on from a checkpoint
+            saved, optimizer = optimizer.state_dict(), result.optimizer(arguments)
+            optimizer.load_state_dict(saved)
+            schedules[0].optimizer = optimizer
+        for parameters in (trained.values(), *twins):
+            gradients(list(parameters))
+        for each in (optimizer, *alone):
+            each.step()
+        for schedule in schedules:
+            schedule.step()
+    for own, expected in zip((matrices, others), twins, strict=True):
+        for weight, twin in zip(own, expected, strict=True):
+            torch.testing.assert_close(weight, twin)
+
+
+@pytest.mark.parametrize("method", ["vera", "prompt"])
+def test_muon_is_refused_where_no_matrix_is_trained(method, tuned, tmp_path):
     arguments = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-2, use_cpu=True)
-    with pytest.raises(UserError, match=r"Muon is for matrices between features, which \S+ of shape \["):
+    with pytest.raises(UserError, match="Muon is for matrices between features, and this method trains none"):
         tuned(method, optimizer="muon").optimizer(arguments)
 
 

@@ -67,7 +67,7 @@ MUON = {"operator": "sharing", "optimizer": "muon"}
 @pytest.mark.parametrize(
     ("method", "options"),
     [*((name, OPTIONS.get(name, {})) for name in ("mora", "lora", "lora+", "full", "prompt", "relora", "remora")),
-     ("mora", MUON)],
+     ("mora", MUON), ("full", {"optimizer": "muon"}), ("remora", OPTIONS["remora"] | {"optimizer": "muon"})],
 )  # fmt: skip
 def test_an_interrupted_run_ends_in_the_same_weights(method, options, settings, whole, monkeypatch):
     expected = whole(method, **options)

@@ -44,7 +44,7 @@ class TrainConfig(Settings):
     Args:
         method: How to fine-tune: mora, lora, full, prompt or any other of the README's table.
         method_options: Options of the method's PEFT configuration, such as operator and fold for mora; and optimizer:
-            adamw, or muon where nothing but matrices is trained.
+            adamw, or muon for matrices, with AdamW for what else is trained.
         peft_config: JSON file with the configuration of any PEFT method, in place of `method`.
         learning_rate: Peak learning rate; without it a first guess of the method's own.
         trial: Learn and measure on the rows that a search of learning rates uses, which are never the test rows.
