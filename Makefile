@@ -52,7 +52,7 @@ lint: $(VENV)/.installed
 
 # The page of each study, from its results.
 STUDIES := memorization-small memorization-speed memorization-speed-second memorization-speed-muon biomedical \
-	biomedical-second biomedical-muon instruction instruction-second math pretraining
+	biomedical-second biomedical-muon finance instruction instruction-second math pretraining
 reports: $(STUDIES:%=benchmarks/reports/%.html)
 
 benchmarks/reports/%.html: benchmarks/results/% | $(VENV)/.installed
