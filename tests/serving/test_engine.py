@@ -113,8 +113,8 @@ def test_adapter_that_vanished_fails_alone(engine, base_model, adapters, tmp_pat
     assert_as_transformers(base_model, folder, engine.answer(asked[:1])[0])
 
 
-#: What an engine computes with, and how far from float32 that may lead a log-probability.
-NUMBERS = {"bfloat16": 0.5, "float16": 0.06, "4 bits": 0.5}
+#: What an engine computes with, and how far from float32 that may lead a log-probability, which adapters move by 10 to 20.
+NUMBERS = {"bfloat16": 0.5, "float16": 0.06, "4 bits": 1.0}
 
 
 @pytest.mark.parametrize("numbers", NUMBERS)
@@ -134,7 +134,7 @@ def test_other_numbers_than_float32(environment, tmp_path, numbers):
         for (name, _), output in zip(asked, engine.answer(asked), strict=True):
             answer, found, expected, plain = likelihoods(model, folders.get(name), output)
             assert (found - expected[range(len(answer)), answer]).abs().max() < NUMBERS[numbers]
-            assert name == "base" or (plain - expected).abs().max() > 10 * NUMBERS[numbers]
+            assert name == "base" or (plain - expected).abs().max() > 8
     finally:
         engine.stop()
 
