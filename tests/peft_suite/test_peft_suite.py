@@ -47,8 +47,8 @@ def report(tmp_path_factory, pytestconfig) -> dict:
         "HF_HUB_CACHE": str(root / "hub"),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
-        # MKL's kernels for AVX-512 round differently from call to call: there LoRA's own rows fail PEFT's tolerance of
-        # 1e-6 too (Llama 4's disabled adapters). Its "conditional numerical reproducibility" gives every CPU one result.
+        # With MKL's kernels for AVX-512, LoRA's own rows miss PEFT's tolerance of 1e-6 too (Llama 4's disabled
+        # adapters). Its "conditional numerical reproducibility" computes alike on every CPU.
         "MKL_CBWR": "COMPATIBLE",
     }
     command = [sys.executable, "-m", "pytest", "-p", "mora_rows", "--mora-report", "report.json", "-q", "--tb=short"]

@@ -113,7 +113,7 @@ def test_adapter_that_vanished_fails_alone(engine, base_model, adapters, tmp_pat
     assert_as_transformers(base_model, folder, engine.answer(asked[:1])[0])
 
 
-#: What an engine computes with, and how far from float32 that may lead a log-probability, which adapters move by 10 to 20.
+#: What an engine computes with, and how far from float32 that may lead a log-probability; adapters move it by 10 to 20.
 NUMBERS = {"bfloat16": 0.5, "float16": 0.06, "4 bits": 1.0}
 
 
