@@ -46,7 +46,7 @@ def test_every_run_has_a_folder_of_its_own(settings):
         plan(CompareConfig(**settings, methods=[Contender(method="lora", learning_rate=1e-3)] * 3))
 
 
-def test_a_comparison_goes_on_past_failures_and_repeats_nothing(settings):
+def test_a_comparison_goes_on_past_failures_and_repeats_nothing(settings, capsys):
     methods = [
         Contender(method="lora"),
         Contender(method="lora", learning_rate=1e30),
@@ -57,7 +57,7 @@ def test_a_comparison_goes_on_past_failures_and_repeats_nothing(settings):
     outputs = [Path(run.output) for run in plan(config)]
     runs = [json.loads((output / "run.json").read_text()) for output in outputs]
     assert [run["status"] for run in runs] == ["finished", "diverged", "failed"]
-    assert "no_such_option" in runs[2]["message"]
+    assert "no_such_option" in runs[2]["message"] and f"failed: {runs[2]['message']}" in capsys.readouterr().out
     assert report.is_file()
     times = [(output / "run.json").stat().st_mtime_ns for output in outputs]
     compare(config)

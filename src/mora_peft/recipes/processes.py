@@ -111,7 +111,9 @@ class _Fleet:
         code = child.wait()
         self.children.discard(child)
         if code not in (0, DIVERGED) and not self.stopping.is_set():
-            _record_failure(run, _last_line(output / "log.txt"))
+            message = _last_line(output / "log.txt")
+            _record_failure(run, message)
+            print(f"{output.name}  failed: {message} (all of it: {output / 'log.txt'})", flush=True)
 
     def stop(self) -> None:
         """Ask every process to stop, and wait until it has."""
