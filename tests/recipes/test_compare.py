@@ -67,6 +67,24 @@ def test_a_comparison_goes_on_past_failures_and_repeats_nothing(settings, capsys
     assert json.loads((outputs[0] / "run.json").read_text())["steps"] == 2
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": "absent.jsonl", "task": None}, "absent.jsonl"),
+        ({"forgetting_data": "absent.jsonl"}, "absent.jsonl"),
+        ({"model": "absent-model"}, "absent-model"),
+        ({"task": "memorisation"}, "memorization"),
+        ({"task_options": {"pair": 8}}, "pair"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_all_runs_share_is_checked_before_the_first(settings, change, words):
+    config = CompareConfig(**settings | change, trials=2)
+    with pytest.raises(UserError, match=words):
+        compare(config)
+    assert not Path(config.output).exists()
+
+
 def test_ctrl_c_stops_every_process(settings, tmp_path):
     config = tmp_path / "compare.yaml"
     changes = {"steps": 100_000, "methods": [{"method": "lora"}, {"method": "prompt"}], "jobs": 2}

@@ -15,7 +15,7 @@ from .report_page.groups import main_metric
 from .report_page.numbers import series
 from .runs import is_finished, read_run
 from .settings import Settings
-from .train import TrainConfig
+from .train import TrainConfig, check_inputs
 
 
 @dataclass(kw_only=True)
@@ -76,12 +76,14 @@ def compare(config: CompareConfig) -> Path:
     Each run has a folder under `output`, with its run.json, its adapter and its log. Finished runs whose settings have
     not changed are not repeated; interrupted ones go on from their last checkpoint. A run that diverges or fails is
     recorded, and the others go on. The same command, given again elsewhere on a shared `output`, takes a share of the
-    runs. Raises UserError where none finishes.
+    runs. Raises UserError where none finishes, and before the first begins where what they share cannot be read.
     """
     from .report import build_report, claims
 
     output = Path(config.output)
     runs = plan(config)
+    for trial in {False, config.trials > 0}:
+        check_inputs(replace(runs[0], trial=trial))  # for all: they differ in method, learning rate and seed
     jobs = config.jobs or _places()
     found = _searched(config, runs, jobs) if config.trials else {}
     if found:
@@ -93,8 +95,11 @@ def compare(config: CompareConfig) -> Path:
             result["search"] = found[_family(run)]
             write_json(Path(run.output) / "run.json", result)
     if not any(result["status"] == "finished" for result in results):
-        reasons = "; ".join(f"{result['run']}: {result['message']}" for result in results)
-        raise UserError(f"No run of the comparison finished: {reasons}")
+        reasons: dict[str, list[str]] = {}
+        for result in results:
+            reasons.setdefault(result["message"], []).append(result["run"])
+        told = "; ".join(f"{', '.join(names)}: {message}" for message, names in reasons.items())
+        raise UserError(f"No run of the comparison finished: {told}")
     report = build_report(results, output / "report.html")
     print(f"\n{table(results)}\n\n{claims(results)}\n\nReport: {report}")
     return report

@@ -56,7 +56,7 @@ def load_base(
     except (OSError, ValueError) as error:
         raise UserError(f"The model {name} could not be loaded: {_first_line(error)}") from error
     _keep_weights_as_stored(model)
-    found = load_tokenizer(tokenizer or (str(Path(name).parent) if is_configuration(name) else name))
+    found = load_tokenizer(tokenizer or name)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(found) > rows:
         raise UserError(
@@ -88,9 +88,13 @@ def _from_configuration(name: str, dtype: "torch.dtype | str") -> "PreTrainedMod
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of `name`, with its end of text as padding if it has no padding token of its own."""
+    """The tokenizer of `name`, with its end of text as padding if it has no padding token of its own.
+
+    Where `name` is a configuration, it is the one in the file's folder. Raises UserError where there is none.
+    """
     from transformers import AutoTokenizer
 
+    name = str(Path(name).parent) if is_configuration(name) else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

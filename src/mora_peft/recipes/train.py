@@ -16,7 +16,7 @@ from .files import whole_folder, write_json
 from .forgetting import Forgetting
 from .libraries import quiet_libraries
 from .methods import METHODS, apply, first_rate, label
-from .models import is_configuration, load_base, resolve_dtype
+from .models import is_configuration, load_base, load_tokenizer, resolve_dtype
 from .runs import NOTES, claim, is_finished, make_room, read_json, read_run
 from .settings import Settings
 from .spectrum import spectrum_of, weights_of
@@ -101,6 +101,17 @@ def train(
             "happened while measuring, halve evaluate_batch_size. "
             f"`mora inspect {config.model} --plan` says what a step needs."
         ) from error
+
+
+def check_inputs(config: TrainConfig) -> None:
+    """Raise the UserError that `train` would for its task, its rows, or a model without a tokenizer; keep nothing."""
+    quiet_libraries()
+    _, learned, measured, _ = _rows(config)
+    if config.forgetting_data:
+        Forgetting(config)
+    tokenizer = load_tokenizer(config.model)
+    for rows in filter(None, (learned, measured)):
+        check_template(rows, tokenizer)
 
 
 def _train(
