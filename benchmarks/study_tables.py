@@ -178,6 +178,6 @@ def capacity_table(found: list[Store]) -> str:
     """Bits per parameter: a line a method, whoever stored most first, and a column a number of pairs."""
     metric = Metric(BITS)
     sizes = sorted({pairs for store in found for pairs in store.bits})
-    found = sorted(found, key=lambda store: [store.at(pairs).mean if store.at(pairs) else 0 for pairs in sizes])[::-1]
+    found = sorted(found, key=lambda one: [at.mean if (at := one.at(pairs)) else 0 for pairs in sizes], reverse=True)
     header = ["bits per trainable parameter", *(f"{pairs:,.0f} pairs" for pairs in sizes)]
     return markdown(header, [[store.label, *(counted(store.at(pairs), metric) for pairs in sizes)] for store in found])

@@ -114,7 +114,7 @@ def test_adapter_that_vanished_fails_alone(engine, base_model, adapters, tmp_pat
 
 
 #: What an engine computes with, and how far from float32 that may lead a log-probability; adapters move it by 10 to 20.
-NUMBERS = {"bfloat16": 0.5, "float16": 0.06, "4 bits": 1.0}
+NUMBERS = {"bfloat16": 0.5, "float16": 0.06, "4 bits": 0.06}
 
 
 @pytest.mark.parametrize("numbers", NUMBERS)
@@ -125,7 +125,7 @@ def test_other_numbers_than_float32(environment, tmp_path, numbers):
     model, folders = small_llama_with_adapters(tmp_path)
     if numbers == "4 bits":
         quantize(tmp_path / "model", model)
-    dtype = "bfloat16" if numbers == "4 bits" else numbers
+    dtype = "float16" if numbers == "4 bits" else numbers  # its kernel for bfloat16 rounds as the processor has it
     engine = Engine(tmp_path / "model", dtype=dtype, skip_tokenizer_init=True)
     try:
         for name, folder in folders.items():
