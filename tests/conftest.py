@@ -1,10 +1,14 @@
-"""What every test shares: the same examples on every run, and no deadline on a busy machine."""
+"""What every test shares: the same examples on every run, no deadline on a busy machine, and no look at the hub."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# A name that is no folder here would be asked of the hub, with a minute of retries where there is no network.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile("mora", deadline=None, derandomize=True, max_examples=25, database=None)
 settings.load_profile("mora")
