@@ -9,7 +9,7 @@ import pytest
 
 from mora_peft.errors import UserError
 from mora_peft.recipes import search
-from mora_peft.recipes.compare import CompareConfig, Contender, compare, plan
+from mora_peft.recipes.compare import CompareConfig, Contender, _searched, compare, plan
 from mora_peft.recipes.train import TrainConfig
 
 
@@ -30,23 +30,23 @@ def test_the_best_is_the_lowest_loss_of_those_that_finished():
 
 
 def test_trials_differ_in_the_learning_rate_only_and_never_see_the_test(settings):
-    trials = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), 3, steps=2)
+    trials = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), [5e-3, 1e-2, 2e-2], steps=2)
     assert all(trial.trial and trial.steps == 2 for trial in trials)
-    assert [trial.learning_rate for trial in trials] == search.rates(1e-2, 3)
+    assert [trial.learning_rate for trial in trials] == [5e-3, 1e-2, 2e-2]
     assert len({trial.output for trial in trials}) == 3
     assert {trial.seed for trial in trials}.isdisjoint({0, 1, 2})
 
 
 def test_a_rate_is_tried_with_several_seeds_on_rows_of_their_own(settings):
-    trials = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), 2, seeds=3)
-    assert [trial.learning_rate for trial in trials] == [rate for rate in search.rates(1e-2, 2) for _ in range(3)]
+    trials = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), [5e-3, 1e-2], seeds=3)
+    assert [trial.learning_rate for trial in trials] == [rate for rate in [5e-3, 1e-2] for _ in range(3)]
     assert len({trial.output for trial in trials}) == 6 and len({trial.seed for trial in trials}) == 3
-    alone = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), 2)
+    alone = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), [5e-3, 1e-2])
     assert alone == trials[::3], "the first seed's trials are those of a search with one seed"
 
 
 def test_a_rate_scores_the_mean_of_its_trials_and_nothing_where_one_is_lost(settings):
-    trials = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), 2, seeds=2)
+    trials = search.trial_runs(TrainConfig(**settings, learning_rate=1e-2), [5e-3, 1e-2], seeds=2)
     ends = [("finished", 0.1), ("diverged", 9.0), ("finished", 0.2), ("finished", 0.6)]
     for trial, (status, loss) in zip(trials, ends, strict=True):
         Path(trial.output).mkdir(parents=True)
@@ -56,6 +56,33 @@ def test_a_rate_scores_the_mean_of_its_trials_and_nothing_where_one_is_lost(sett
     assert (lost["status"], lost["score"], lost["scores"]) == ("diverged", None, [0.1])
     assert kept["score"] == pytest.approx(0.4) and kept["scores"] == [0.2, 0.6]
     assert search.best([lost, kept]) == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("optimum", "tried"),
+    [
+        (1e-2, [5e-3, 1e-2, 2e-2]),  # in the middle from the start
+        (2.5e-3, [1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2]),
+        (8e-2, [5e-3, 1e-2, 2e-2, 4e-2, 8e-2]),  # at the edge still, and two more are all that was asked for
+        (None, [1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2]),  # all diverge
+    ],
+)
+def test_a_search_goes_on_past_the_edge_where_the_best_lies(settings, monkeypatch, optimum, tried):
+    def run_all(trials, jobs):
+        for trial in trials:
+            Path(trial.output).mkdir(parents=True)
+            loss = optimum and abs(math.log(trial.learning_rate / optimum))
+            run = {"status": "diverged" if loss is None else "finished", "evaluations": [{"step": 7, "loss": loss}]}
+            (Path(trial.output) / "run.json").write_text(json.dumps(run))
+            done.append(trial.learning_rate)
+
+    done = []
+    monkeypatch.setattr("mora_peft.recipes.compare.run_all", run_all)
+    methods = [Contender(method="mora", learning_rate=1e-2)]
+    config = CompareConfig(**settings, methods=methods, trials=3, trials_beyond=2)
+    [found] = _searched(config, plan(config), jobs=1).values()
+    assert [trial["learning_rate"] for trial in found] == sorted(done) == pytest.approx(tried)
+    assert search.best(found) == (optimum and pytest.approx(optimum))
 
 
 def test_a_comparison_searches_reports_and_repeats_nothing(settings):
@@ -81,3 +108,5 @@ def test_a_negative_number_of_trials_is_refused(settings):
         CompareConfig(**settings, trials=-1)
     with pytest.raises(UserError, match="trial_seeds"):
         CompareConfig(**settings, trials=2, trial_seeds=0)
+    with pytest.raises(UserError, match="trials_beyond"):
+        CompareConfig(**settings, trials_beyond=1)

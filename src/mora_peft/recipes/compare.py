@@ -43,6 +43,7 @@ class CompareConfig(Settings):
         methods: The methods to compare.
         seeds: Each method is trained once with each of these seeds.
         trials: Learning rates to try for each method, a factor of 2 apart, on rows held out for it; 0 for no search.
+        trials_beyond: Further rates for a method, one at a time, while its best is the lowest or the highest tried.
         trial_steps: Steps of such a trial; without it as many as in a run: shorter ones can choose a wrong rate for it.
         trial_seeds: Seeds that each learning rate is tried with; their mean loss counts, and all must finish.
         jobs: Runs at a time, each with one thread; without it as many as there are processor cores, or one on a GPU.
@@ -56,6 +57,7 @@ class CompareConfig(Settings):
     )
     seeds: list[int] = field(default_factory=lambda: [0])
     trials: int = 0
+    trials_beyond: int = 0
     trial_steps: int | None = None
     trial_seeds: int = 1
     jobs: int | None = None
@@ -68,6 +70,8 @@ class CompareConfig(Settings):
             raise UserError("A comparison needs at least one method, one seed and one job.")
         if self.trials < 0 or self.trial_seeds < 1 or (self.trial_steps is not None and self.trial_steps < 1):
             raise UserError("trials must be 0 or more, and trial_steps and trial_seeds at least 1.")
+        if self.trials_beyond < 0 or (self.trials_beyond and not self.trials):
+            raise UserError("trials_beyond must be 0 or more, and goes on from trials, which are 0 here.")
 
 
 def compare(config: CompareConfig) -> Path:
@@ -121,15 +125,22 @@ def _searched(config: CompareConfig, runs: list[TrainConfig], jobs: int) -> dict
     first: dict[str, TrainConfig] = {}
     for run in runs:
         first.setdefault(_family(run), run)
-    trials = {
-        family: search.trial_runs(run, config.trials, config.trial_steps, config.trial_seeds)
-        for family, run in first.items()
-    }
-    _run([trial for family in trials.values() for trial in family], config.fresh, jobs)
-    found = {family: search.scores(runs) for family, runs in trials.items()}
+    new = {family: search.rates(run.learning_rate, config.trials) for family, run in first.items()}
+    found = {family: [] for family in first}
+    for _ in range(1 + config.trials_beyond):
+        if not new:
+            break
+        trials = {
+            family: search.trial_runs(first[family], rates, config.trial_steps, config.trial_seeds)
+            for family, rates in new.items()
+        }
+        _run([trial for family in trials.values() for trial in family], config.fresh, jobs)
+        for family, runs in trials.items():
+            found[family] = sorted(found[family] + search.scores(runs), key=lambda trial: trial["learning_rate"])
+        new = {family: further for family in new if (further := search.beyond(found[family]))}
     for family, tried in found.items():
         rate = search.best(tried)
-        edge = ", at the edge of those tried" if rate in (tried[0]["learning_rate"], tried[-1]["learning_rate"]) else ""
+        edge = ", at the edge of those tried" if search.beyond(tried) else ""
         print(f"{family}: " + (f"learning rate {rate:.3g}{edge}" if rate else "no trial finished"), flush=True)
     return found
 

@@ -18,7 +18,18 @@ def rates(first: float, trials: int) -> list[float]:
     return [first * 2.0**exponent for exponent in range(-(trials // 2), trials - trials // 2)]
 
 
-def trial_runs(run: TrainConfig, trials: int, steps: int | None = None, seeds: int = 1) -> list[TrainConfig]:
+def beyond(found: list[dict[str, Any]]) -> list[float]:
+    """The next learning rate past the best of those tried, which ascend, where that is the first or last; or none.
+
+    It is the next lower one where no rate's trials all finished.
+    """
+    rate, tried = best(found), [trial["learning_rate"] for trial in found]
+    if rate in (None, tried[0]):
+        return [tried[0] / 2]
+    return [tried[-1] * 2] if rate == tried[-1] else []
+
+
+def trial_runs(run: TrainConfig, tried: list[float], steps: int | None = None, seeds: int = 1) -> list[TrainConfig]:
     """The trials for `run`: `steps` (or as many as the run's) on the task's rows for tuning, `seeds` at each rate."""
     steps = steps or run.steps
     folder = Path(run.output).parent / "search"
@@ -36,7 +47,7 @@ def trial_runs(run: TrainConfig, trials: int, steps: int | None = None, seeds: i
             forgetting_data=None,
             trial=True,
         )
-        for rate in rates(run.learning_rate, trials)
+        for rate in tried
         for number in range(seeds)
     ]
 
