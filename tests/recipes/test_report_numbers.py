@@ -199,6 +199,16 @@ def test_overlapping_intervals_are_no_difference():
     assert "one seed" not in notes.lower()
 
 
+def test_a_single_seed_within_an_interval_is_no_difference():
+    claim, _ = said(seeds("mora", [0.9, 0.7, 0.8]) + [run("miss", scores=(0, 0.79))])
+    assert "no difference seen" in claim.lower() and "one seed counting as a point" in claim
+    # The best is single here, and LoRA's interval reaches up to it: what lies between is no further off.
+    claim, _ = said([run("miss", scores=(0, 0.85)), run("dora", scores=(0, 0.8))] + seeds("lora", [0.6, 0.9, 0.7]))
+    assert "between miss, dora and LoRA, at 85\u00a0%, 80\u00a0% and 73.3\u00a0%" in claim
+    claim, _ = said(seeds("mora", [0.9, 0.91, 0.9]) + [run("miss", scores=(0, 0.5))])
+    assert claim.startswith("MoRA led")
+
+
 def test_separate_intervals_have_a_leader():
     claim, _ = said(seeds("lora", [0.91, 0.9, 0.92]) + seeds("mora", [0.51, 0.5, 0.52]))
     assert claim.startswith("LoRA led") and "do not overlap" in claim

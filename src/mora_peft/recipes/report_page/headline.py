@@ -38,20 +38,23 @@ def compared(metric: Metric, ends: list[tuple[str, Estimate]], opening: str) -> 
     (best, first), (second, runner_up) = ends[:2]
     end = f"final {metric.name}{' (lower is better)' if metric.lower else ''}"
     lead = f"{metric.form(runner_up.mean)} for {second}, a lead of {metric.lead(first.mean, runner_up.mean)}"
-    if first.n == 1 or runner_up.n == 1:
-        tied = [label for label, estimate in ends if estimate.mean == first.mean]
-        if len(tied) > 1:
-            return f"{opening}{few(tied)} ended level on {metric.name}, at {metric.form(first.mean)}."
-        return f"{opening}{best} led on {end}: {metric.form(first.mean)} against {lead}."
-    close = [(label, estimate) for label, estimate in ends[1:] if estimate.n > 1 and estimate.overlaps(first)]
+    last = max(place for place, (_, estimate) in enumerate(ends) if estimate.overlaps(first))
+    # A single run between another and an interval that holds that one is no further off: neither has a spread.
+    close = [(name, found) for name, found in ends[1 : last + 1] if found.overlaps(first) or found.n == first.n == 1]
+    names = few([best, *(name for name, _ in close)])
+    single = {found.n == 1 for _, found in [ends[0], *close]}
+    if close and False not in single:
+        return f"{opening}{names} ended level on {metric.name}, at {metric.form(first.mean)}."
     if close:
         values = [metric.form(estimate.mean) for _, estimate in [ends[0], *close]]
         if len(set(values)) == 1:
             at = f"{values[0]} each"
         else:
             at = listed(values) if len(values) <= 3 else f"{values[0]} to {values[-1]}"
-        names = few([best, *(label for label, _ in close)])
-        return sentence(f"{opening}no difference seen on {end} between {names}, at {at}: their intervals overlap.")
+        why = "their intervals overlap" + (", one seed counting as a point" if True in single else "")
+        return sentence(f"{opening}no difference seen on {end} between {names}, at {at}: {why}.")
+    if first.n == 1 or runner_up.n == 1:
+        return f"{opening}{best} led on {end}: {metric.form(first.mean)} against {lead}."
     return (
         f"{opening}{best} led on {end}: {metric.form(first.mean)} on average against {lead}; "
         "their intervals do not overlap."
