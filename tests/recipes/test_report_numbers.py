@@ -200,13 +200,34 @@ def test_overlapping_intervals_are_no_difference():
 
 
 def test_a_single_seed_within_an_interval_is_no_difference():
-    claim, _ = said(seeds("mora", [0.9, 0.7, 0.8]) + [run("miss", scores=(0, 0.79))])
+    claim, _ = said([*seeds("mora", [0.9, 0.7, 0.8]), run("miss", scores=(0, 0.79))])
     assert "no difference seen" in claim.lower() and "one seed counting as a point" in claim
     # The best is single here, and LoRA's interval reaches up to it: what lies between is no further off.
-    claim, _ = said([run("miss", scores=(0, 0.85)), run("dora", scores=(0, 0.8))] + seeds("lora", [0.6, 0.9, 0.7]))
+    claim, _ = said([run("miss", scores=(0, 0.85)), run("dora", scores=(0, 0.8)), *seeds("lora", [0.6, 0.9, 0.7])])
     assert "between miss, dora and LoRA, at 85\u00a0%, 80\u00a0% and 73.3\u00a0%" in claim
-    claim, _ = said(seeds("mora", [0.9, 0.91, 0.9]) + [run("miss", scores=(0, 0.5))])
+    claim, _ = said([*seeds("mora", [0.9, 0.91, 0.9]), run("miss", scores=(0, 0.5))])
     assert claim.startswith("MoRA led")
+
+
+def test_what_a_few_rows_cannot_tell_apart_is_no_difference():
+    found = [run("mora", scores=(0, 1 / 48)), run("lora", scores=(0, 3 / 48)), run("miss", scores=(0, 40 / 48))]
+    claim, notes = said([one | {"test_rows": 48} for one in found])
+    assert claim.startswith("miss led on final exact match: 83.3\u00a0% against 6.2\u00a0% for LoRA")
+    assert claim.endswith("; their intervals do not overlap.")
+    assert "better: miss; no difference seen: MoRA." in notes
+    assert "a share of 48 rows" in notes
+    claim, notes = said([one | {"test_rows": 48} for one in found[:2]])
+    assert "no difference seen" in claim.lower() and "between LoRA and MoRA, at 6.2\u00a0% and 2.1\u00a0%" in claim
+    # Of so many more rows a third as many right ones is a difference; uncounted rows and seeds leave all as it was.
+    assert said([one | {"test_rows": 4800} for one in found[:2]])[0].startswith("LoRA led")
+    assert said(found[:2])[0].startswith("LoRA led") and "share of" not in said(found)[1]
+
+
+def test_an_interval_of_a_share_is_wilsons_or_the_wider_one_over_seeds():
+    found = Estimate(0.1, None, None, 1).of_rows(50)  # by scipy's binomtest(5, 50).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((0.04347577, 0.21360231), abs=1e-7)
+    assert Estimate(0.1, 0.0, 0.2, 3).of_rows(50) == Estimate(0.1, 0.0, found.high, 3)
+    assert Estimate.of([1.0]).of_rows(10).high == pytest.approx(1.0)
 
 
 def test_separate_intervals_have_a_leader():

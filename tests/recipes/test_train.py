@@ -351,6 +351,7 @@ def test_facts_are_learned(settings):
     output = train.train(train.TrainConfig(**settings | changes, method="full", learning_rate=1e-2))
     before, after = train.read_run(output)["evaluations"]
     assert before["exact_match"] == 0 and after["exact_match"] == 1
+    assert train.read_run(output)["test_rows"] == 4
     for example in train.read_run(output)["examples"]:
         assert example["after"] == example["expected"] != example["before"]
 

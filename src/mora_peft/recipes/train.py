@@ -167,6 +167,7 @@ def _train(
             "kept_step": kept,
             "created": started,
             "forgetting": forgetting.found if forgetting else None,
+            "test_rows": len(tests[0].rows) if tests else None,
             "examples": _examples(output, tests),
         })  # fmt: skip
     ranks.wait()

@@ -92,6 +92,17 @@ class Comparison:
         key = (metric or self.metric).key
         return group.result(lambda run: final(run, key))
 
+    @property
+    def asked(self) -> int | None:
+        """How many rows the main metric is a share of; None where it is something else, or they were not counted."""
+        counts = [count for run in self.runs if (count := number(run.get("test_rows"))) and count >= 1]
+        return min(counts, default=None) if self.metric.key == "exact_match" else None
+
+    def sure(self, group: Group) -> Estimate | None:
+        """The score of a method with all that is known of how chance spreads it: over seeds, and over rows asked."""
+        score = self.score(group)
+        return score.of_rows(self.asked) if score and self.asked else score
+
     def before(self, metric: Metric) -> float | None:
         """`metric` of the base model: what most methods start from."""
         starts = (Estimate.of(initial(run, metric.key) for run in group.runs) for group in self.groups)

@@ -20,7 +20,7 @@ def headline(comparison: Comparison) -> tuple[str, list[str]]:
     elif len(rivals) == 1:
         claim = f"{described(comparison, rivals[0])}. No other method has a value to compare it with."
     else:
-        ends = [(group.label, comparison.score(group)) for group in rivals]
+        ends = [(group.label, comparison.sure(group)) for group in rivals]
         claim = compared(metric, ends, "At equal budget, " if others else "")
     notes = [standing(comparison, rivals), pace(comparison, rivals)]
     notes += [outside(comparison, others), forgetting_note(comparison)]
@@ -40,10 +40,12 @@ def compared(metric: Metric, ends: list[tuple[str, Estimate]], opening: str) -> 
     lead = f"{metric.form(runner_up.mean)} for {second}, a lead of {metric.lead(first.mean, runner_up.mean)}"
     last = max(place for place, (_, estimate) in enumerate(ends) if estimate.overlaps(first))
     # A single run between another and an interval that holds that one is no further off: neither has a spread.
-    close = [(name, found) for name, found in ends[1 : last + 1] if found.overlaps(first) or found.n == first.n == 1]
+    close = [
+        (name, found) for name, found in ends[1 : last + 1] if found.overlaps(first) or found.low is first.low is None
+    ]
     names = few([best, *(name for name, _ in close)])
-    single = {found.n == 1 for _, found in [ends[0], *close]}
-    if close and False not in single:
+    points = {found.low is None for _, found in [ends[0], *close]}
+    if close and False not in points:
         return f"{opening}{names} ended level on {metric.name}, at {metric.form(first.mean)}."
     if close:
         values = [metric.form(estimate.mean) for _, estimate in [ends[0], *close]]
@@ -51,14 +53,11 @@ def compared(metric: Metric, ends: list[tuple[str, Estimate]], opening: str) -> 
             at = f"{values[0]} each"
         else:
             at = listed(values) if len(values) <= 3 else f"{values[0]} to {values[-1]}"
-        why = "their intervals overlap" + (", one seed counting as a point" if True in single else "")
+        why = "their intervals overlap" + (", one seed counting as a point" if True in points else "")
         return sentence(f"{opening}no difference seen on {end} between {names}, at {at}: {why}.")
-    if first.n == 1 or runner_up.n == 1:
-        return f"{opening}{best} led on {end}: {metric.form(first.mean)} against {lead}."
-    return (
-        f"{opening}{best} led on {end}: {metric.form(first.mean)} on average against {lead}; "
-        "their intervals do not overlap."
-    )
+    average = "" if first.n == 1 or runner_up.n == 1 else " on average"
+    apart = "" if first.low is None or runner_up.low is None else "; their intervals do not overlap"
+    return f"{opening}{best} led on {end}: {metric.form(first.mean)}{average} against {lead}{apart}."
 
 
 def standing(comparison: Comparison, rivals: list[Group]) -> str:
@@ -66,10 +65,10 @@ def standing(comparison: Comparison, rivals: list[Group]) -> str:
     reference, metric = comparison.reference, comparison.metric
     if reference not in rivals or len(rivals) < 3:
         return ""
-    mine = comparison.score(reference)
+    mine = comparison.sure(reference)
     better, level, worse = [], [], []
     for group in rivals:
-        score = comparison.score(group)
+        score = comparison.sure(group)
         if group is reference:
             continue
         if score.overlaps(mine):
@@ -146,6 +145,11 @@ def caveats(comparison: Comparison, scored: list[Group]) -> list[str]:
         notes.append(
             f"Means over {' or '.join(map(str, seeds))} seeds with 95\u00a0% confidence intervals (Student\u00a0t); "
             "overlapping intervals are called no difference."
+        )
+    if scored and comparison.asked:
+        notes.append(
+            f"{comparison.metric.title} is a share of {counted(comparison.asked, 'row')}: "
+            "what is called a difference is one by the intervals of so many rows too (Wilson, 95\u00a0%)."
         )
     for group in comparison.groups:
         if lost := group.unfinished:

@@ -4,8 +4,8 @@ Everything here reads the dict of a `run.json` tolerantly: a missing, null or no
 """
 
 import math
-from dataclasses import dataclass
-from statistics import mean
+from dataclasses import dataclass, replace
+from statistics import NormalDist, mean
 
 
 def number(value) -> float | None:
@@ -108,6 +108,15 @@ class Estimate:
         error = math.sqrt(sum((value - centre) ** 2 for value in values) / (n - 1) / n)
         half = student_t(n - 1) * error
         return cls(centre, centre - half, centre + half, n)
+
+    def of_rows(self, count: int) -> "Estimate":
+        """As a share of `count` rows: its interval reaches at least as far as theirs does (Wilson 1927, 95 %)."""
+        z = NormalDist().inv_cdf(0.975)
+        centre, width = (self.mean + z * z / (2 * count)), 1 + z * z / count
+        half = z * math.sqrt(max(0.0, self.mean * (1 - self.mean)) / count + (z / (2 * count)) ** 2)
+        ends = [(centre - half) / width, (centre + half) / width, self.low, self.high]
+        known = [end for end in ends if end is not None]
+        return replace(self, low=min(known), high=max(known))
 
     def overlaps(self, other: "Estimate") -> bool:
         """Whether two intervals share a point; of one seed there is only the point."""
