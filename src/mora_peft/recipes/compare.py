@@ -134,9 +134,9 @@ def _searched(config: CompareConfig, runs: list[TrainConfig], jobs: int) -> dict
             family: search.trial_runs(first[family], rates, config.trial_steps, config.trial_seeds)
             for family, rates in new.items()
         }
-        _run([trial for family in trials.values() for trial in family], config.fresh, jobs)
-        for family, runs in trials.items():
-            found[family] = sorted(found[family] + search.scores(runs), key=lambda trial: trial["learning_rate"])
+        _run([trial for tried in trials.values() for trial in tried], config.fresh, jobs)
+        for family, tried in trials.items():
+            found[family] = sorted(found[family] + search.scores(tried), key=lambda trial: trial["learning_rate"])
         new = {family: further for family in new if (further := search.beyond(found[family]))}
     for family, tried in found.items():
         rate = search.best(tried)
