@@ -114,6 +114,21 @@ def test_ctrl_c_stops_every_process(settings, tmp_path):
     assert list(Path(settings["output"]).glob("*/checkpoint-*"))
 
 
+def test_a_comparison_says_how_many_runs_are_done_and_what_is_left(settings, monkeypatch, capsys):
+    runs = plan(CompareConfig(**settings, methods=[Contender(method="lora")], seeds=list(range(5))))
+    passed = iter([0, 3600, 4800, 4800, 6000, 6000])  # seconds: at the beginning, and after each run
+    monkeypatch.setattr(processes._Fleet, "_train", lambda self, run: None)
+    monkeypatch.setattr(processes, "monotonic", lambda: next(passed))
+    processes.run_all(runs, 1)
+    assert capsys.readouterr().out.splitlines() == [
+        "1 of 5 runs done, about 4 h 0 min left",
+        "2 of 5 runs done, about 2 h 0 min left",
+        "3 of 5 runs done, about 53 min left",
+        "4 of 5 runs done, about 25 min left",
+        "5 of 5 runs done",
+    ]
+
+
 def _children(parent: int) -> list[int]:
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True).stdout
     return [int(word) for word in found.split()]

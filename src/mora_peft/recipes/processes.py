@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 
 import yaml
 from filelock import FileLock, Timeout
@@ -47,6 +48,7 @@ class _Fleet:
 
     def __init__(self, runs: list[TrainConfig]):
         self.waiting, self.elsewhere = list(runs), set()
+        self.total, self.busy, self.began = len(runs), 0, monotonic()
         self.guard = threading.Lock()
         self.children: set[subprocess.Popen] = set()
         self.stopping = threading.Event()
@@ -63,6 +65,9 @@ class _Fleet:
                 self._train(run)
             finally:
                 lock.release()
+                with self.guard:
+                    self.busy -= 1
+            self._tell("trials" if run.trial else "runs")
 
     def _take(self) -> tuple[TrainConfig, FileLock] | None:
         """The first waiting run that nobody else is at, with its lock held; None where there is none."""
@@ -82,6 +87,7 @@ class _Fleet:
                 if run.output in self.elsewhere and is_finished(run):
                     lock.release()
                     continue
+                self.busy += 1
                 return run, lock
         return None
 
@@ -115,6 +121,16 @@ class _Fleet:
             _record_failure(run, message)
             print(f"{output.name}  failed: {message} (all of it: {output / 'log.txt'})", flush=True)
 
+    def _tell(self, what: str) -> None:
+        """Print how many runs are done, and how long the rest will take at the pace so far."""
+        if self.stopping.is_set() or self.total == 1:
+            return
+        done = self.total - len(self.waiting) - self.busy
+        # Those under way are halfway on average.
+        minutes = (monotonic() - self.began) / 60 * (self.total / (done + self.busy / 2) - 1)
+        left = f", about {_duration(minutes)} left" if done < self.total else ""
+        print(f"{done} of {self.total} {what} done{left}", flush=True)
+
     def stop(self) -> None:
         """Ask every process to stop, and wait until it has."""
         self.stopping.set()
@@ -126,6 +142,11 @@ class _Fleet:
                 child.wait(timeout=_SECONDS_TO_STOP)
             except subprocess.TimeoutExpired:
                 child.kill()
+
+
+def _duration(minutes: float) -> str:
+    hours, minutes = divmod(max(1, round(minutes)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _last_line(log: Path) -> str:
