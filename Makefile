@@ -51,8 +51,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 
 # The page of each study, from its results.
-STUDIES := memorization-small memorization-growth memorization-speed memorization-speed-second memorization-speed-muon \
-	biomedical biomedical-second biomedical-muon finance instruction instruction-second math pretraining
+STUDIES := memorization-small memorization-growth memorization-allocation memorization-speed memorization-speed-second \
+	memorization-speed-muon biomedical biomedical-second biomedical-muon finance instruction instruction-second math pretraining
 reports: $(STUDIES:%=benchmarks/reports/%.html)
 
 benchmarks/reports/%.html: benchmarks/results/% | $(VENV)/.installed
