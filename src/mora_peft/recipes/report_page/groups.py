@@ -100,8 +100,8 @@ class Comparison:
 
     def sure(self, group: Group) -> Estimate | None:
         """The score of a method with all that is known of how chance spreads it: over seeds, and over rows asked."""
-        score = self.score(group)
-        return score.of_rows(self.asked) if score and self.asked else score
+        score, asked = self.score(group), self.asked
+        return score.of_rows(asked) if score and asked else score
 
     def before(self, metric: Metric) -> float | None:
         """`metric` of the base model: what most methods start from."""
