@@ -8,6 +8,7 @@ outcomes are counted in the JSON file that `--mora-report` names.
 
 import dataclasses
 import functools
+import gc
 import json
 import re
 import sys
@@ -192,6 +193,16 @@ def pytest_collection_modifyitems(config, items):
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
     _lift_guards(_peft_test_modules(items))
+
+
+def pytest_collection_finish(session):
+    # PEFT's tests collect garbage again and again: what the imports have made needs no look each time.
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure(config):
+    gc.unfreeze()
 
 
 def _peft_test_modules(items) -> list:

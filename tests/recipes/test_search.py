@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mora_peft.errors import UserError
-from mora_peft.recipes import search
+from mora_peft.recipes import processes, search
 from mora_peft.recipes.compare import CompareConfig, Contender, _searched, compare, plan
-from mora_peft.recipes.train import TrainConfig
+from mora_peft.recipes.train import TrainConfig, train
 
 
 @pytest.mark.parametrize("trials", range(1, 7))
@@ -85,9 +85,11 @@ def test_a_search_goes_on_past_the_edge_where_the_best_lies(settings, monkeypatc
     assert search.best(found) == (optimum and pytest.approx(optimum))
 
 
-def test_a_comparison_searches_reports_and_repeats_nothing(settings):
+def test_a_comparison_searches_reports_and_repeats_nothing(settings, monkeypatch):
+    monkeypatch.setattr(processes._Fleet, "_train", lambda self, run: train(run))  # a process each: test_compare.py
     contender = Contender(method="mora", learning_rate=1e-2)
-    config = CompareConfig(**settings | {"steps": 3}, methods=[contender], trials=2, trial_steps=3, trial_seeds=2)
+    settings |= {"steps": 3, "jobs": 1}
+    config = CompareConfig(**settings, methods=[contender], trials=2, trial_steps=3, trial_seeds=2)
     compare(config)
     [run] = [json.loads((Path(run.output) / "run.json").read_text()) for run in plan(config)]
     assert [trial["learning_rate"] for trial in run["search"]] == search.rates(1e-2, 2)
