@@ -1,6 +1,5 @@
 """What every test shares: the same examples on every run, no deadline on a busy machine, and no look at the hub."""
 
-import gc
 import os
 import shutil
 from pathlib import Path
@@ -15,16 +14,6 @@ settings.register_profile("mora", deadline=None, derandomize=True, max_examples=
 settings.load_profile("mora")
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def pytest_collection_finish(session):
-    """What the imports have made stays: the garbage collector need not look at it again."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_unconfigure(config):
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

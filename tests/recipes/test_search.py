@@ -88,7 +88,7 @@ def test_a_search_goes_on_past_the_edge_where_the_best_lies(settings, monkeypatc
 def test_a_comparison_searches_reports_and_repeats_nothing(settings, monkeypatch):
     monkeypatch.setattr(processes._Fleet, "_train", lambda self, run: train(run))  # a process each: test_compare.py
     contender = Contender(method="mora", learning_rate=1e-2)
-    settings |= {"steps": 3, "jobs": 1}
+    settings |= {"steps": 3, "jobs": 1}  # two at once in one process would disturb each other's default dtype
     config = CompareConfig(**settings, methods=[contender], trials=2, trial_steps=3, trial_seeds=2)
     compare(config)
     [run] = [json.loads((Path(run.output) / "run.json").read_text()) for run in plan(config)]
